@@ -1,0 +1,139 @@
+//! What a connection is for. A behaviour never sees a packet or a buffer: it is told what happened and *marks what the
+//! connection owes* through [`Conn`]; the engine sends it when there is room.
+//!
+//! What a behaviour sends is a pure function of (its state, stream offset): [`App::payload`] is asked for any range at any
+//! time until that range is acknowledged, so there is no send buffer and a retransmission costs nothing to keep.
+
+use crate::flow::FlowKey;
+use crate::tcp::End;
+use crate::time::Instant;
+
+/// One engine's application: a server's listeners, or a client's workload.
+pub trait App {
+    /// What the behaviour keeps for one connection.
+    type State: Copy + Default;
+
+    /// The connection is ESTABLISHED. A client's request marked here rides on the handshake's last ACK.
+    fn established(&mut self, conn: &mut Conn<'_, Self::State>);
+
+    /// `data` arrived in order; it is gone after the call. Never more than [`App::window`] promised.
+    fn received(&mut self, conn: &mut Conn<'_, Self::State>, data: &[u8]);
+
+    /// The peer sent FIN: no more data will come. The connection stays open for sending (CLOSE-WAIT) until
+    /// [`Conn::close`].
+    fn peer_closed(&mut self, conn: &mut Conn<'_, Self::State>);
+
+    /// Everything up to stream offset `acked` has been acknowledged; payload below it is never asked for again.
+    fn acknowledged(&mut self, conn: &mut Conn<'_, Self::State>, acked: u64);
+
+    /// The connection is over (TIME-WAIT counts as over) for this reason; also called for attempts that never got
+    /// ESTABLISHED. Called exactly once a connection. `state` is dropped afterwards.
+    fn ended(&mut self, now: Instant, state: &mut Self::State, end: End);
+
+    /// Writes the payload bytes at stream offsets `offset..offset + out.len()`: bytes that were marked by [`Conn::send`]
+    /// and are not acknowledged.
+    fn payload(&self, state: &Self::State, offset: u64, out: &mut [u8]);
+
+    /// Bytes the behaviour can take now: bounds the receive window we advertise. `u32::MAX` if it keeps nothing.
+    fn window(&self, _state: &Self::State) -> u32 {
+        u32::MAX
+    }
+
+    /// A client says here when it wants a connection opened now; asked again after each until `None`, within a bound a
+    /// turn. A server never does.
+    fn launch(&mut self, _now: Instant) -> Option<Launch<Self::State>> {
+        None
+    }
+
+    /// A launch could not be made, for this reason. The engine has counted it.
+    fn refused(&mut self, _now: Instant, _state: &mut Self::State, _why: Refusal) {}
+
+    /// When `launch` will next want something, for a virtual clock. `NEVER` if it waits for something else.
+    fn next_launch(&self, _now: Instant) -> Instant {
+        Instant::NEVER
+    }
+
+    /// No new connections from here on: launches stop, idle connections are to be closed by [`App::drain`].
+    fn stop(&mut self) {}
+
+    /// Asked once for each live connection when the run is stopping: close it if nothing is under way on it.
+    fn drain(&mut self, conn: &mut Conn<'_, Self::State>) {
+        conn.close();
+    }
+}
+
+/// A connection to be opened: by whom the four-tuple is chosen, the engine knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<S> {
+    pub state: S,
+}
+
+/// Why a connection was not launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Every four-tuple of the configured ranges is in use or in TIME-WAIT.
+    NoTuple,
+    /// The connection table is full.
+    TableFull,
+}
+
+/// A connection, as a behaviour sees it during a call.
+pub struct Conn<'a, S> {
+    /// The behaviour's own state of this connection.
+    pub state: &'a mut S,
+    now: Instant,
+    key: FlowKey,
+    listener: u16,
+    owes: Owes,
+}
+
+/// What a behaviour marked in one call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owes {
+    /// More payload bytes to send.
+    pub bytes: u64,
+    /// FIN after all payload.
+    pub close: bool,
+    /// RST now; payload not yet sent is forgotten.
+    pub abort: bool,
+}
+
+impl<'a, S> Conn<'a, S> {
+    /// For the engine, and for tests of behaviours.
+    pub fn new(state: &'a mut S, now: Instant, key: FlowKey, listener: u16) -> Conn<'a, S> {
+        Conn { state, now, key, listener, owes: Owes::default() }
+    }
+
+    /// Promises `bytes` more payload bytes, which `App::payload` will supply. Ignored once the connection was closed.
+    pub fn send(&mut self, bytes: u64) {
+        self.owes.bytes = self.owes.bytes.saturating_add(bytes);
+    }
+
+    /// No more payload: FIN follows the last promised byte (RFC 9293 s3.10.4). Data may still arrive.
+    pub fn close(&mut self) {
+        self.owes.close = true;
+    }
+
+    /// Ends the connection by RST (RFC 9293 s3.10.5).
+    pub fn abort(&mut self) {
+        self.owes.abort = true;
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub fn key(&self) -> FlowKey {
+        self.key
+    }
+
+    /// Index of the listener that accepted it, in the order of the configuration. Zero for a client's connections.
+    pub fn listener(&self) -> u16 {
+        self.listener
+    }
+
+    /// What was marked, for the engine and for tests of behaviours.
+    pub fn owes(&self) -> Owes {
+        self.owes
+    }
+}

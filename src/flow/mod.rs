@@ -1,0 +1,6 @@
+//! Which connection a segment belongs to: the four-tuple, its keyed hash, and the choice of free four-tuples.
+
+pub mod key;
+pub mod tuples;
+
+pub use key::FlowKey;

@@ -1,0 +1,90 @@
+//! Every counter of the engine, in one table: field, published name, what it counts.
+//! Names are RFC 4022's and nstat's where those have one.
+
+macro_rules! counters {
+    ($($field:ident, $name:literal, $doc:literal;)*) => {
+        /// One core's counters. All are events since start unless the text says otherwise.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $(#[doc = $doc] pub $field: u64,)* }
+
+        impl Counters {
+            /// Name and meaning of each counter, in the order of [`Counters::values`].
+            pub const TABLE: &'static [(&'static str, &'static str)] = &[$(($name, $doc),)*];
+
+            /// The values in table order.
+            pub fn values(&self) -> [u64; Counters::TABLE.len()] {
+                [$(self.$field,)*]
+            }
+
+            /// Counters from values in table order.
+            pub fn from_values(values: [u64; Counters::TABLE.len()]) -> Counters {
+                let [$($field,)*] = values;
+                Counters { $($field,)* }
+            }
+
+            /// Adds another core's counters.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counters! {
+    active_opens, "ActiveOpens", "Connections that went from CLOSED to SYN-SENT (RFC 4022).";
+    passive_opens, "PassiveOpens", "Connections that went from LISTEN to SYN-RECEIVED (RFC 4022).";
+    attempt_fails, "AttemptFails", "Connections that ended in SYN-SENT or SYN-RECEIVED (RFC 4022).";
+    estab_resets, "EstabResets", "Connections that went from ESTABLISHED or CLOSE-WAIT to CLOSED (RFC 4022).";
+    established, "Established", "Connections that reached ESTABLISHED.";
+    closed, "Closed", "Connections that ended after both sides' FIN was exchanged; TIME-WAIT counts as ended.";
+    in_segs, "InSegs", "TCP segments received, those in error included (RFC 4022).";
+    out_segs, "OutSegs", "TCP segments sent, pure retransmissions left out (RFC 4022).";
+    retrans_segs, "RetransSegs", "TCP segments sent again (RFC 4022).";
+    in_errs, "InErrs", "TCP segments received in error (RFC 4022).";
+    out_rsts, "OutRsts", "Segments sent with RST (RFC 4022).";
+    syn_retrans, "TCPSynRetrans", "SYNs and SYN-ACKs sent again.";
+    timeouts, "TCPTimeouts", "Retransmission timeouts.";
+    challenge_acks, "TCPChallengeACK", "Challenge ACKs sent (RFC 5961).";
+    paws_estab, "PAWSEstab", "Segments dropped because their timestamp was old (RFC 7323 s5).";
+    keepalive_probes, "TCPKeepAlive", "Keepalive probes sent.";
+    time_waits, "TW", "Connections that went through TIME-WAIT.";
+    time_wait_recycled, "TWRecycled", "Connections reopened out of TIME-WAIT by a new SYN (RFC 6191, RFC 9293 s3.6.1).";
+    listen_overflows, "ListenOverflows", "SYNs dropped because the connection table was full.";
+    ofo_dropped, "TCPOFODrop", "Segments dropped because they arrived ahead of order.";
+    out_of_window, "TCPOutOfWindow", "Segments whose sequence numbers were not acceptable (RFC 9293 s3.10.7.4).";
+    zero_window_probes, "TCPWinProbe", "Zero-window probes sent.";
+    end_finished, "end_finished_total", "Connections that ended by FIN from both sides.";
+    end_reset, "end_reset_total", "Connections ended by the peer's RST after ESTABLISHED.";
+    end_refused, "end_refused_total", "Connections refused by RST in SYN-SENT or SYN-RECEIVED.";
+    end_syn_timeout, "end_syn_timeout_total", "Connections given up because the handshake was not answered.";
+    end_data_timeout, "end_data_timeout_total", "Connections given up because data or FIN was not acknowledged.";
+    end_keepalive_timeout, "end_keepalive_timeout_total", "Connections given up because no keepalive probe was answered.";
+    end_fin_wait2_timeout, "end_fin_wait2_timeout_total", "Connections given up in FIN-WAIT-2.";
+    end_aborted, "end_aborted_total", "Connections aborted by our application (RST sent).";
+    end_unreachable, "end_unreachable_total", "Connections given up because the next hop or the host can't be reached.";
+    launch_no_tuple, "launch_no_tuple_total", "Connections not launched: every four-tuple of the ranges is in use or in TIME-WAIT.";
+    launch_table_full, "launch_table_full_total", "Connections not launched: the connection table was full.";
+    rx_frames, "rx_packets_total", "Frames received.";
+    rx_bytes, "rx_bytes_total", "Bytes received, Ethernet headers included.";
+    tx_frames, "tx_packets_total", "Frames handed to the device.";
+    tx_bytes, "tx_bytes_total", "Bytes handed to the device, Ethernet headers included.";
+    rx_payload_bytes, "rx_payload_bytes_total", "TCP payload delivered to the application.";
+    tx_payload_bytes, "tx_payload_bytes_total", "TCP payload acknowledged by the peer.";
+    rx_truncated, "rx_truncated_total", "Frames dropped: shorter than their headers say.";
+    rx_ip_header, "rx_ip_header_total", "Frames dropped: IP version or header length.";
+    rx_ip_length, "rx_ip_length_total", "Frames dropped: IP total length.";
+    rx_ip_checksum, "rx_ip_checksum_total", "Frames dropped: IP header checksum.";
+    rx_fragment, "rx_fragment_total", "Frames dropped: IP fragments.";
+    rx_martian, "rx_martian_total", "Frames dropped: an address that no host may use.";
+    rx_tcp_header, "rx_tcp_header_total", "Segments dropped: TCP data offset.";
+    rx_tcp_checksum, "rx_tcp_checksum_total", "Segments dropped: TCP checksum.";
+    rx_tcp_option, "rx_tcp_option_total", "Segments dropped: TCP option length.";
+    rx_tcp_port, "rx_tcp_port_total", "Segments dropped: TCP port 0.";
+    rx_arp_malformed, "rx_arp_malformed_total", "Frames dropped: ARP.";
+    rx_icmp_malformed, "rx_icmp_malformed_total", "Frames dropped: ICMP.";
+    rx_not_ours, "rx_not_ours_total", "Frames dropped: not to an address of ours, or a protocol we do not speak.";
+    tx_no_frame, "tx_no_frame_total", "Frames not sent at once because the pool was empty; sent later.";
+    answers_dropped, "answers_dropped_total", "Stateless answers (ARP, ICMP, RST) not sent because there was no room.";
+    arp_requests, "arp_requests_total", "ARP requests sent.";
+    payload_mismatch, "payload_mismatch_total", "Received payload bytes that were not the expected ones.";
+}

@@ -1,0 +1,7 @@
+//! Counting: one table of counters, latency histograms, and lock-free snapshots for the control thread.
+
+pub mod counters;
+pub mod histogram;
+pub mod publish;
+
+pub use counters::Counters;

@@ -1,0 +1,127 @@
+//! RFC 9293 as pure functions of (control block, segment, now). No frame, no device, no clock, no application.
+
+pub mod seq;
+pub mod state;
+pub mod tcb;
+
+pub use seq::Seq;
+pub use state::State;
+
+use crate::time::Span;
+
+/// How a connection ended; the application is told of every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Both sides sent FIN and both were acknowledged.
+    Finished,
+    /// The peer sent RST after the handshake.
+    Reset,
+    /// The peer sent RST in answer to our SYN or SYN-ACK.
+    Refused,
+    /// SYN or SYN-ACK was not answered after the configured tries.
+    SynTimeout,
+    /// Data or FIN was not acknowledged after the configured tries (RFC 9293 s3.8.3, R2).
+    DataTimeout,
+    /// No keepalive probe was answered (RFC 9293 s3.8.4).
+    KeepaliveTimeout,
+    /// The peer did not send its FIN within the FIN-WAIT-2 limit.
+    FinWait2Timeout,
+    /// Our application aborted it; RST was sent.
+    Aborted,
+    /// The next hop does not answer ARP, or a router said that the host can't be reached.
+    Unreachable,
+}
+
+impl End {
+    /// Every end, in declaration order.
+    pub const ALL: [End; 9] = [
+        End::Finished,
+        End::Reset,
+        End::Refused,
+        End::SynTimeout,
+        End::DataTimeout,
+        End::KeepaliveTimeout,
+        End::FinWait2Timeout,
+        End::Aborted,
+        End::Unreachable,
+    ];
+
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            End::Finished => "finished",
+            End::Reset => "reset",
+            End::Refused => "refused",
+            End::SynTimeout => "syn_timeout",
+            End::DataTimeout => "data_timeout",
+            End::KeepaliveTimeout => "keepalive_timeout",
+            End::FinWait2Timeout => "fin_wait2_timeout",
+            End::Aborted => "aborted",
+            End::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// Keepalive of a listener or of the client (RFC 9293 s3.8.4). Absent means off, the default (MUST-25).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Span,
+    /// Time between probes.
+    pub interval: Span,
+    /// Unanswered probes before the connection is given up.
+    pub probes: u8,
+}
+
+impl Default for Keepalive {
+    /// 2 h (MUST-28), 75 s, 9: the kernel's.
+    fn default() -> Keepalive {
+        Keepalive { idle: Span::from_secs(7200), interval: Span::from_secs(75), probes: 9 }
+    }
+}
+
+/// What all connections of an engine share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Maximum segment lifetime: TIME-WAIT lasts twice this (MUST-13).
+    pub msl: Span,
+    /// First RTO, before there is a measurement (RFC 6298 s2.1).
+    pub rto_initial: Span,
+    /// Lower bound of the RTO. 200 ms as Linux; RFC 6298 s2.4 says 1 s SHOULD.
+    pub rto_min: Span,
+    /// Upper bound of the RTO (RFC 6298 s2.5).
+    pub rto_max: Span,
+    /// Times a SYN or SYN-ACK is sent again before giving up.
+    pub syn_retries: u8,
+    /// Times data or FIN is sent again before giving up.
+    pub data_retries: u8,
+    /// How long FIN-WAIT-2 may last once our application has closed.
+    pub fin_wait2: Span,
+    /// The MSS we offer: MTU less 40.
+    pub mss: u16,
+    /// Offer and use timestamps (RFC 7323).
+    pub timestamps: bool,
+    /// Offer window scaling (RFC 7323).
+    pub window_scaling: bool,
+    /// Receive window in bytes.
+    pub window: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            msl: Span::from_secs(30),
+            rto_initial: Span::from_secs(1),
+            rto_min: Span::from_millis(200),
+            rto_max: Span::from_secs(120),
+            // 1+2+4+8+16+32+64 s = 127 s for 6; with the last wait, R2 of a SYN is past 3 minutes only at 7. See MUST-23.
+            syn_retries: 6,
+            data_retries: 15,
+            fin_wait2: Span::from_secs(60),
+            mss: 1460,
+            timestamps: false,
+            window_scaling: true,
+            window: 65_535,
+        }
+    }
+}

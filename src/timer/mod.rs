@@ -1,0 +1,5 @@
+//! Deadlines of connections.
+
+pub mod wheel;
+
+pub use wheel::Wheel;

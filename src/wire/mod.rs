@@ -1,0 +1,36 @@
+//! Bytes to values and back. Parsing never panics and never loops on any input: it gives a value or a [`Malformed`]
+//! reason, which the caller counts. Nothing here knows a connection, a clock or a device.
+
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
+pub mod options;
+pub mod segment;
+pub mod tcp;
+
+/// Why a received frame was not understood. Each has a counter of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Shorter than its headers say.
+    Truncated,
+    /// IPv4 version or header length is not what it must be.
+    IpHeader,
+    /// IPv4 total length is below its header or past the frame.
+    IpLength,
+    IpChecksum,
+    /// A fragment: not reassembled, dropped.
+    Fragment,
+    /// A source or destination that no host may use (RFC 1122 s3.2.1.3; RFC 9293 s3.9.2.3).
+    Martian,
+    /// TCP data offset below five words or past the segment.
+    TcpHeader,
+    TcpChecksum,
+    /// An option's length is 0, 1, or past the header.
+    TcpOption,
+    /// TCP port 0.
+    TcpPort,
+    Arp,
+    Icmp,
+}
