@@ -5,3 +5,5 @@ pub mod histogram;
 pub mod publish;
 
 pub use counters::Counters;
+pub use histogram::{Histogram, Summary};
+pub use publish::{Board, Gauges};
