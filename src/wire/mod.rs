@@ -34,3 +34,12 @@ pub enum Malformed {
     Arp,
     Icmp,
 }
+
+/// Bytes from hexadecimal digits, for golden frames; white space is for the reader.
+#[cfg(test)]
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    assert!(digits.len() % 2 == 0);
+    digits.chunks(2).map(byte).collect()
+}

@@ -1,5 +1,14 @@
 //! TCP options (RFC 9293 s3.2, RFC 7323, RFC 2018), gathered in one pass.
 
+use super::Malformed;
+
+const END: u8 = 0;
+const NOP: u8 = 1;
+const MSS: u8 = 2;
+const WINDOW_SCALE: u8 = 3;
+const SACK_PERMITTED: u8 = 4;
+const TIMESTAMPS: u8 = 8;
+
 /// The options of one segment that we understand; all others are skipped by their length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -10,4 +19,193 @@ pub struct Options {
     pub sack_permitted: bool,
     /// TSval and TSecr.
     pub timestamps: Option<(u32, u32)>,
+}
+
+/// Options as they are written: whole words, so that a header never needs padding (which would be zero, MUST-69).
+pub(super) struct Words {
+    words: [u32; 6],
+    count: usize,
+}
+
+impl Options {
+    /// Reads the option bytes of any segment, at any alignment (RFC 9293 s3.1 MUST-5, MUST-64). An option that we know
+    /// but whose length is not its own is skipped; of two alike the last counts.
+    ///
+    /// # Errors
+    /// A length is 0, 1, or past the end (MUST-7).
+    #[inline]
+    pub fn parse(mut bytes: &[u8]) -> Result<Options, Malformed> {
+        let mut options = Options::default();
+        // RFC 7323 appendix A: what nearly every segment has that has options at all.
+        if let [NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = *bytes {
+            let pair = (u32::from_be_bytes([v0, v1, v2, v3]), u32::from_be_bytes([e0, e1, e2, e3]));
+            options.timestamps = Some(pair);
+            return Ok(options);
+        }
+        loop {
+            bytes = match *bytes {
+                [] | [END, ..] => return Ok(options),
+                [NOP, ref rest @ ..] => rest,
+                [_] => return Err(Malformed::TcpOption),
+                [kind, len, ..] => {
+                    if len < 2 || usize::from(len) > bytes.len() {
+                        return Err(Malformed::TcpOption);
+                    }
+                    let (option, rest) = bytes.split_at(usize::from(len));
+                    options.gather(kind, &option[2..]);
+                    rest
+                }
+            };
+        }
+    }
+
+    /// Bytes that the options take in a header: a multiple of four, 40 at most.
+    #[inline]
+    pub fn len(&self) -> usize {
+        let sack_word = self.sack_permitted && self.timestamps.is_none();
+        4 * usize::from(self.mss.is_some())
+            + 12 * usize::from(self.timestamps.is_some())
+            + 4 * usize::from(sack_word)
+            + 4 * usize::from(self.window_scale.is_some())
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The options as words, in Linux's order and alignment, which middleboxes know best: MSS, SACK-permitted in the
+    /// place of the timestamps' two NOPs, timestamps, window scale.
+    #[inline]
+    pub(super) fn words(&self) -> Words {
+        let mut words = Words { words: [0; 6], count: 0 };
+        if let Some(mss) = self.mss {
+            words.push([MSS, 4, (mss >> 8) as u8, mss as u8]);
+        }
+        match (self.timestamps, self.sack_permitted) {
+            (Some(_), true) => words.push([SACK_PERMITTED, 2, TIMESTAMPS, 10]),
+            (Some(_), false) => words.push([NOP, NOP, TIMESTAMPS, 10]),
+            (None, true) => words.push([NOP, NOP, SACK_PERMITTED, 2]),
+            (None, false) => {}
+        }
+        if let Some((value, echo)) = self.timestamps {
+            words.push(value.to_be_bytes());
+            words.push(echo.to_be_bytes());
+        }
+        if let Some(shift) = self.window_scale {
+            words.push([NOP, WINDOW_SCALE, 3, shift]);
+        }
+        words
+    }
+
+    fn gather(&mut self, kind: u8, value: &[u8]) {
+        match (kind, value) {
+            (MSS, &[a, b]) => self.mss = Some(u16::from_be_bytes([a, b])),
+            (WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift),
+            (SACK_PERMITTED, []) => self.sack_permitted = true,
+            (TIMESTAMPS, &[v0, v1, v2, v3, e0, e1, e2, e3]) => {
+                let value = u32::from_be_bytes([v0, v1, v2, v3]);
+                self.timestamps = Some((value, u32::from_be_bytes([e0, e1, e2, e3])));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Words {
+    #[inline]
+    pub(super) fn as_slice(&self) -> &[u32] {
+        &self.words[..self.count]
+    }
+
+    #[inline]
+    fn push(&mut self, bytes: [u8; 4]) {
+        self.words[self.count] = u32::from_be_bytes(bytes);
+        self.count += 1;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Any options.
+    pub fn any_options() -> impl Strategy<Value = Options> {
+        (any::<Option<u16>>(), any::<Option<u8>>(), any::<bool>(), any::<Option<(u32, u32)>>())
+            .prop_map(|(mss, window_scale, sack_permitted, timestamps)| Options {
+                mss,
+                window_scale,
+                sack_permitted,
+                timestamps,
+            })
+    }
+
+    fn written(options: &Options) -> Vec<u8> {
+        options.words().as_slice().iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn a_syn_of_linux_is_laid_out_as_linux_does() {
+        let golden = crate::wire::hex("020405b4 0402080a 4aba782d 00000000 0103030a");
+        let options = Options {
+            mss: Some(1460),
+            window_scale: Some(10),
+            sack_permitted: true,
+            timestamps: Some((0x4aba_782d, 0)),
+        };
+        assert_eq!(Options::parse(&golden), Ok(options));
+        assert_eq!(written(&options), golden);
+    }
+
+    #[test]
+    fn options_stand_at_any_byte() {
+        // Timestamps first, then the rest, each off its alignment by another count.
+        let bytes = crate::wire::hex("080a 00000001 00000002 01 0402 01 0204 0218 0303 07 00ff");
+        let options = Options {
+            mss: Some(536),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some((1, 2)),
+        };
+        assert_eq!(Options::parse(&bytes), Ok(options));
+    }
+
+    #[test]
+    fn what_we_do_not_know_is_skipped_by_its_length() {
+        let unknown = crate::wire::hex("fd 06 01020304 01 fe 02 0204 05b4");
+        assert_eq!(Options::parse(&unknown).unwrap().mss, Some(1460));
+        // A SACK block, and an MSS of a length that is not its own.
+        let strange = crate::wire::hex("050a 0000000100000002 0206 05b40000");
+        assert_eq!(Options::parse(&strange), Ok(Options::default()));
+    }
+
+    #[test]
+    fn nothing_after_the_end_of_the_list_is_read() {
+        assert_eq!(Options::parse(&crate::wire::hex("01 00 0200 0204")), Ok(Options::default()));
+    }
+
+    #[test]
+    fn lengths_of_zero_one_and_past_the_end_are_malformed() {
+        for bytes in ["0200", "0201", "fd00", "020405", "01 02", "fd05 0102", "020405b4 08"] {
+            let parsed = Options::parse(&crate::wire::hex(bytes));
+            assert_eq!(parsed, Err(Malformed::TcpOption), "{bytes}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn options_come_back_as_they_went(options in any_options()) {
+            let bytes = written(&options);
+            prop_assert_eq!(bytes.len(), options.len());
+            prop_assert_eq!(options.is_empty(), bytes.is_empty());
+            prop_assert!(bytes.len() <= 40);
+            prop_assert_eq!(Options::parse(&bytes), Ok(options));
+        }
+
+        #[test]
+        fn random_bytes_end_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..=40)) {
+            let _ = Options::parse(&bytes);
+        }
+    }
 }

@@ -3,9 +3,11 @@
 //! [`parse`] answers a [`Packet`]: a small `Copy` summary with offsets into the frame, no borrow. [`emit`] writes the
 //! Ethernet, IPv4 and TCP headers in front of a payload that already stands in the buffer.
 
+use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4};
+use super::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
 use super::options::Options;
-use super::tcp::Flags;
-use super::{Malformed, arp, ethernet, icmp};
+use super::tcp::{self, Flags};
+use super::{Malformed, arp, checksum, ethernet, icmp};
 use std::net::Ipv4Addr;
 
 /// A TCP segment with its addresses, as it arrived or as it shall be sent.
@@ -36,7 +38,9 @@ pub enum Body {
     Tcp(Segment),
     Arp(arp::Packet),
     Icmp(icmp::Message),
-    /// Well-formed, but nothing we speak: another EtherType, IPv6, another IP protocol.
+    /// To one host, in an IP protocol that we do not speak.
+    Unspoken(icmp::Unspoken),
+    /// Well-formed, but nothing to us: another EtherType, IPv6, a group's datagram.
     Other,
 }
 
@@ -70,13 +74,91 @@ impl Segment {
 ///
 /// # Errors
 /// Why it can't be: to be counted and dropped, never answered.
-pub fn parse(_frame: &[u8], _verify: Verify) -> Result<Packet, Malformed> {
-    Err(Malformed::Truncated)
+#[inline]
+pub fn parse(frame: &[u8], verify: Verify) -> Result<Packet, Malformed> {
+    let (ethernet, at) = ethernet::Header::parse(frame)?;
+    let body = match ethernet.ethertype {
+        ETHERTYPE_IPV4 => parse_datagram(frame, at, verify)?,
+        ETHERTYPE_ARP => Body::Arp(arp::Packet::parse(&frame[at..])?),
+        _ => Body::Other,
+    };
+    Ok(Packet { ethernet, body })
+}
+
+#[inline]
+fn parse_datagram(frame: &[u8], at: usize, verify: Verify) -> Result<Body, Malformed> {
+    let header = ipv4::Header::parse(&frame[at..])?;
+    let payload_at = at + usize::from(header.header_len);
+    let payload = &frame[payload_at..payload_at + usize::from(header.payload_len)];
+    if !header.to_one_host() {
+        // RFC 9293 s3.9.2.3 MUST-57: a SYN to a multicast or broadcast address is silently discarded. (An echo request
+        // to one may be, RFC 1122 s3.2.2.6; we do.)
+        return if header.protocol == PROTOCOL_TCP {
+            Err(Malformed::Martian)
+        } else {
+            Ok(Body::Other)
+        };
+    }
+    match header.protocol {
+        PROTOCOL_TCP => parse_segment(payload, payload_at, &header, verify).map(Body::Tcp),
+        PROTOCOL_ICMP => {
+            let kind = icmp::Kind::parse(payload, payload_at)?;
+            Ok(Body::Icmp(icmp::Message { src: header.src, dst: header.dst, kind }))
+        }
+        _ => Ok(Body::Unspoken(icmp::Unspoken::new(&header, at))),
+    }
+}
+
+#[inline]
+fn parse_segment(
+    bytes: &[u8],
+    at: usize,
+    ip: &ipv4::Header,
+    verify: Verify,
+) -> Result<Segment, Malformed> {
+    let Some((fixed, rest)) = bytes.split_first_chunk::<{ tcp::HEADER_LEN }>() else {
+        return Err(Malformed::TcpHeader);
+    };
+    let word =
+        |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    let words = [word(0), word(4), word(8), word(12), word(16)];
+    let [ports, seq, ack, control, last] = words;
+    let header_len = (control >> 28) as usize * 4;
+    if header_len < tcp::HEADER_LEN || header_len > bytes.len() {
+        return Err(Malformed::TcpHeader);
+    }
+    if verify == Verify::All {
+        let sum = checksum::pseudo_header(ip.src, ip.dst, PROTOCOL_TCP, ip.payload_len)
+            + words.iter().map(|&word| u64::from(word)).sum::<u64>()
+            + checksum::sum(rest);
+        if !checksum::holds(sum) {
+            return Err(Malformed::TcpChecksum);
+        }
+    }
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    if src_port == 0 || dst_port == 0 {
+        return Err(Malformed::TcpPort);
+    }
+    Ok(Segment {
+        src: ip.src,
+        dst: ip.dst,
+        src_port,
+        dst_port,
+        seq,
+        ack,
+        flags: Flags((control >> 16) as u8),
+        window: control as u16,
+        urgent: last as u16,
+        options: Options::parse(&rest[..header_len - tcp::HEADER_LEN])?,
+        payload_at: (at + header_len) as u16,
+        payload_len: (bytes.len() - header_len) as u16,
+    })
 }
 
 /// Bytes before the payload: Ethernet with or without a tag, IPv4 without options, TCP with these options.
-pub fn header_len(_vlan: bool, _options: &Options) -> usize {
-    54
+#[inline]
+pub fn header_len(vlan: bool, options: &Options) -> usize {
+    ethernet::header_len(vlan) + ipv4::HEADER_LEN + tcp::HEADER_LEN + options.len()
 }
 
 /// Writes all headers of `segment` into `frame`, whose payload stands at `header_len` already and ends where `frame`
@@ -85,11 +167,272 @@ pub fn header_len(_vlan: bool, _options: &Options) -> usize {
 ///
 /// # Panics
 /// If the lengths disagree: a bug of the caller.
-pub fn emit(
-    _frame: &mut [u8],
-    _ethernet: &ethernet::Header,
-    _segment: &Segment,
-    _ip_id: u16,
-    _ttl: u8,
-) {
+#[inline]
+pub fn emit(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip_id: u16, ttl: u8) {
+    let payload_len = usize::from(segment.payload_len);
+    assert!(frame.len() == header_len(ethernet.vlan.is_some(), &segment.options) + payload_len);
+    let at = ethernet.emit(frame);
+    let (ip, bytes) = frame[at..].split_at_mut(ipv4::HEADER_LEN);
+    let addresses = (segment.src, segment.dst);
+    ipv4::emit(ip, addresses, PROTOCOL_TCP, bytes.len(), ip_id, ttl);
+
+    let options = segment.options.words();
+    let (header, payload) = bytes.split_at_mut(tcp::HEADER_LEN + options.as_slice().len() * 4);
+    let mut words = [
+        u32::from(segment.src_port) << 16 | u32::from(segment.dst_port),
+        segment.seq,
+        segment.ack,
+        (header.len() as u32 / 4) << 28
+            | u32::from(segment.flags.0) << 16
+            | u32::from(segment.window),
+        u32::from(segment.urgent),
+    ];
+    let tcp_len = (header.len() + payload.len()) as u16;
+    let sum = checksum::pseudo_header(segment.src, segment.dst, PROTOCOL_TCP, tcp_len)
+        + words.iter().chain(options.as_slice()).map(|&word| u64::from(word)).sum::<u64>()
+        + checksum::sum(payload);
+    words[4] |= u32::from(checksum::finish(sum)) << 16;
+    let (bytes, _) = header.as_chunks_mut::<4>();
+    for (bytes, word) in bytes.iter_mut().zip(words.iter().chain(options.as_slice())) {
+        *bytes = word.to_be_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ethernet::Mac;
+    use super::super::options::tests::any_options;
+    use super::*;
+    use crate::wire::hex;
+    use proptest::prelude::*;
+
+    // Two Linux kernels over a veth pair without checksum offload: the handshake, five bytes, three bytes back.
+    const SYN: &str = "020000000702 020000000701 0800
+        4500003c 929e4000 4006940d 0a070001 0a070002
+        98381f90 90032aff 00000000 a002faf0 03490000 020405b4 0402080a 4aba782d 00000000 0103030a";
+    const SYN_ACK: &str = "020000000701 020000000702 0800
+        4500003c 00004000 400626ac 0a070002 0a070001
+        1f909838 a87d4174 90032b00 a012fe88 29510000 020405b4 0402080a b1363b26 4aba782d 0103030a";
+    const ACK: &str = "020000000702 020000000701 0800
+        45000034 929f4000 40069414 0a070001 0a070002
+        98381f90 90032b00 a87d4175 8010003f 566a0000 0101080a 4aba782d b1363b26";
+    const HELLO: &str = "020000000702 020000000701 0800
+        45000039 92a04000 4006940e 0a070001 0a070002
+        98381f90 90032b00 a87d4175 8018003f 128b0000 0101080a 4aba782d b1363b26 68656c6c6f";
+    const ODD: &str = "020000000701 020000000702 0800
+        45000037 4ec54000 4006d7eb 0a070002 0a070001
+        1f909838 a87d4175 90032b05 80180040 82f40000 0101080a b1363b26 4aba782d 6f6464";
+
+    fn tcp_of(frame: &[u8]) -> (ethernet::Header, Segment) {
+        match parse(frame, Verify::All).unwrap() {
+            Packet { ethernet, body: Body::Tcp(segment) } => (ethernet, segment),
+            other => panic!("not TCP: {other:?}"),
+        }
+    }
+
+    /// `segment` in a frame behind `ethernet`, with `payload`.
+    fn framed(ethernet: &ethernet::Header, segment: &Segment, payload: &[u8]) -> Vec<u8> {
+        let at = header_len(ethernet.vlan.is_some(), &segment.options);
+        let mut frame = vec![0xaa; at];
+        frame.extend(payload);
+        emit(&mut frame, ethernet, segment, 7, 64);
+        frame
+    }
+
+    /// The frame with the byte at `at` changed, and both checksums mended.
+    fn changed(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
+        frame[at] = byte;
+        frame[24..26].fill(0);
+        let ip = checksum::finish(checksum::sum(&frame[14..34]));
+        frame[24..26].copy_from_slice(&ip.to_be_bytes());
+        frame[50..52].fill(0);
+        let pseudo = checksum::sum(&frame[26..34]) + u64::from(PROTOCOL_TCP);
+        let tcp = pseudo + (frame.len() - 34) as u64 + checksum::sum(&frame[34..]);
+        frame[50..52].copy_from_slice(&checksum::finish(tcp).to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn the_segments_of_linux_are_understood_and_written_again_byte_for_byte() {
+        for golden in [SYN, SYN_ACK, ACK, HELLO, ODD] {
+            let golden = hex(golden);
+            let (ethernet, segment) = tcp_of(&golden);
+            let mut frame = golden.clone();
+            frame[..usize::from(segment.payload_at)].fill(0xaa);
+            let ip_id = u16::from_be_bytes([golden[18], golden[19]]);
+            emit(&mut frame, &ethernet, &segment, ip_id, 64);
+            assert_eq!(frame, golden);
+        }
+    }
+
+    #[test]
+    fn a_syn_ack_says_all_that_it_has_to_say() {
+        let (ethernet, segment) = tcp_of(&hex(SYN_ACK));
+        assert_eq!(ethernet.dst, Mac([2, 0, 0, 0, 7, 1]));
+        let expected = Segment {
+            src: Ipv4Addr::new(10, 7, 0, 2),
+            dst: Ipv4Addr::new(10, 7, 0, 1),
+            src_port: 8080,
+            dst_port: 38_968,
+            seq: 0xa87d_4174,
+            ack: 0x9003_2b00,
+            flags: Flags::SYN | Flags::ACK,
+            window: 65_160,
+            urgent: 0,
+            options: Options {
+                mss: Some(1460),
+                window_scale: Some(10),
+                sack_permitted: true,
+                timestamps: Some((0xb136_3b26, 0x4aba_782d)),
+            },
+            payload_at: 74,
+            payload_len: 0,
+        };
+        assert_eq!(segment, expected);
+        assert_eq!(segment.seq_len(), 1);
+        let (_, hello) = tcp_of(&hex(HELLO));
+        assert_eq!((hello.seq_len(), hello.payload_at), (5, 66));
+    }
+
+    #[test]
+    fn padding_after_the_datagram_is_no_payload() {
+        let mut frame = hex(HELLO);
+        frame.extend([0x55; 9]);
+        assert_eq!(tcp_of(&frame), tcp_of(&hex(HELLO)));
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_bit_is_noticed() {
+        let frame = hex(HELLO);
+        for cut in 0..frame.len() {
+            let reason = if cut < 34 { Malformed::Truncated } else { Malformed::IpLength };
+            assert_eq!(parse(&frame[..cut], Verify::All), Err(reason), "cut to {cut}");
+        }
+        for bit in 14 * 8..frame.len() * 8 {
+            let mut bad = frame.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&bad, Verify::All).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_partial_checksum_passes_only_where_that_is_switched_on() {
+        let mut frame = hex(HELLO);
+        frame[50] ^= 0xff;
+        assert_eq!(parse(&frame, Verify::All), Err(Malformed::TcpChecksum));
+        assert!(matches!(parse(&frame, Verify::NotTcp), Ok(Packet { body: Body::Tcp(_), .. })));
+    }
+
+    #[test]
+    fn each_rule_of_the_tcp_header_has_its_reason() {
+        let cases = [
+            (46, 0x40, Malformed::TcpHeader),
+            (46, 0xf0, Malformed::TcpHeader),
+            (57, 0x01, Malformed::TcpOption),
+            (57, 0xff, Malformed::TcpOption),
+        ];
+        for (at, byte, reason) in cases {
+            let bad = changed(hex(HELLO), at, byte);
+            assert_eq!(parse(&bad, Verify::All), Err(reason), "byte {at} = {byte:#x}");
+        }
+        for at in [34, 36] {
+            let mut bad = hex(HELLO);
+            bad[at..at + 2].fill(0);
+            let bad = changed(bad, at, 0);
+            assert_eq!(parse(&bad, Verify::All), Err(Malformed::TcpPort), "port at {at}");
+        }
+        // A datagram with room for less than a TCP header.
+        let bad = changed(hex(HELLO), 17, 39);
+        assert_eq!(parse(&bad, Verify::All), Err(Malformed::TcpHeader));
+    }
+
+    #[test]
+    fn a_segment_to_a_group_is_a_martian_and_other_datagrams_to_one_are_nothing_to_us() {
+        for group in [224, 239, 255] {
+            let mut frame = changed(hex(HELLO), 30, group);
+            if group == 255 {
+                frame[31..34].fill(255);
+                frame = changed(frame, 30, group);
+            }
+            assert_eq!(parse(&frame, Verify::All), Err(Malformed::Martian));
+            for protocol in [PROTOCOL_ICMP, ipv4::PROTOCOL_UDP] {
+                let frame = changed(frame.clone(), 23, protocol);
+                assert_eq!(parse(&frame, Verify::All).unwrap().body, Body::Other);
+            }
+        }
+    }
+
+    #[test]
+    fn other_ether_types_are_well_formed_and_nothing_to_us() {
+        for ethertype in [[0x86, 0xdd], [0x88, 0xa8], [0x00, 0x40], [0x81, 0x00]] {
+            let mut frame = vec![0; 12];
+            frame.extend([0x81, 0x00, 0x00, 0x05]);
+            frame.extend(ethertype);
+            let packet = parse(&frame, Verify::All).unwrap();
+            assert_eq!((packet.ethernet.vlan, packet.body), (Some(5), Body::Other));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "frame.len()")]
+    fn lengths_that_disagree_are_a_bug_of_the_caller() {
+        let (ethernet, segment) = tcp_of(&hex(HELLO));
+        emit(&mut [0; 70], &ethernet, &segment, 0, 64);
+    }
+
+    fn any_host() -> impl Strategy<Value = Ipv4Addr> {
+        (1u8..127, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| Ipv4Addr::new(a, b, c, d))
+    }
+
+    prop_compose! {
+        fn any_segment()(
+            src in any_host(), dst in any_host(), src_port in 1u16.., dst_port in 1u16..,
+            seq: u32, ack: u32, flags: u8, window: u16, urgent: u16, options in any_options(),
+        ) -> Segment {
+            let flags = Flags(flags);
+            Segment {
+                src, dst, src_port, dst_port, seq, ack, flags, window, urgent, options,
+                payload_at: 0, payload_len: 0,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_segment_comes_back_as_it_went(
+            mut segment in any_segment(), vlan in prop::option::of(1u16..0x1000),
+            payload in prop::collection::vec(any::<u8>(), 0..1461), padding in 0usize..8,
+        ) {
+            let (dst, src) = (Mac([2; 6]), Mac([4; 6]));
+            let ethernet = ethernet::Header { dst, src, vlan, ethertype: ETHERTYPE_IPV4 };
+            segment.payload_at = header_len(vlan.is_some(), &segment.options) as u16;
+            segment.payload_len = payload.len() as u16;
+            let mut frame = framed(&ethernet, &segment, &payload);
+            frame.resize(frame.len() + padding, 0x55);
+            prop_assert_eq!(tcp_of(&frame), (ethernet, segment));
+            prop_assert_eq!(&frame[usize::from(segment.payload_at)..][..payload.len()], payload);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let _ = parse(&bytes, Verify::All);
+        }
+
+        #[test]
+        fn a_real_frame_with_random_damage_and_mended_checksums_never_panics(
+            damage in prop::collection::vec((14usize..71, any::<u8>()), 1..6), cut in 54usize..72,
+        ) {
+            let mut frame = hex(HELLO);
+            for (at, byte) in damage {
+                frame = changed(frame, at, byte);
+            }
+            frame.truncate(cut);
+            for verify in [Verify::All, Verify::NotTcp] {
+                if let Ok(Packet { body: Body::Tcp(segment), .. }) = parse(&frame, verify) {
+                    let end = usize::from(segment.payload_at) + usize::from(segment.payload_len);
+                    prop_assert!(end <= frame.len());
+                }
+            }
+        }
+    }
 }
