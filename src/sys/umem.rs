@@ -122,6 +122,11 @@ impl Umem {
         self.buried.fetch_add(count, Ordering::AcqRel);
     }
 
+    /// Number of frames whose life has ended.
+    pub fn buried(&self) -> u32 {
+        self.buried.load(Ordering::Acquire)
+    }
+
     fn mint(&self, index: u32) -> Frame {
         assert!(index < self.chunks);
         // SAFETY: index < chunks, so the offset stays inside the mapping.
