@@ -1,8 +1,24 @@
-//! What a connection is for. A behaviour never sees a packet or a buffer: it is told what happened and *marks what the
-//! connection owes* through [`Conn`]; the engine sends it when there is room.
+//! What a connection is for. A behaviour never sees a packet or a buffer: it is told what happened
+//! and *marks what the connection owes* through [`Conn`]; the engine sends it when there is room.
 //!
-//! What a behaviour sends is a pure function of (its state, stream offset): [`App::payload`] is asked for any range at any
-//! time until that range is acknowledged, so there is no send buffer and a retransmission costs nothing to keep.
+//! What a behaviour sends is a pure function of (its state, stream offset): [`App::payload`] is
+//! asked for any range at any time until that range is acknowledged, so there is no send buffer and
+//! a retransmission costs nothing to keep.
+//!
+//! [`server::Server`] and [`client::Client`] are the two applications; each is one match over its
+//! behaviours, and each behaviour is a file of its own: functions from (state, event) to [`Owes`],
+//! that know neither the others nor a `Conn`.
+
+mod accept;
+mod chargen;
+mod discard;
+mod echo;
+mod halfclose;
+mod head;
+mod http;
+mod pattern;
+pub mod results;
+pub mod server;
 
 use crate::flow::FlowKey;
 use crate::tcp::End;
@@ -13,34 +29,38 @@ pub trait App {
     /// What the behaviour keeps for one connection.
     type State: Copy + Default;
 
-    /// The connection is ESTABLISHED. A client's request marked here rides on the handshake's last ACK.
+    /// The connection is ESTABLISHED. A client's request marked here rides on the handshake's last
+    /// ACK.
     fn established(&mut self, conn: &mut Conn<'_, Self::State>);
 
-    /// `data` arrived in order; it is gone after the call. Never more than [`App::window`] promised.
+    /// `data` arrived in order; it is gone after the call. Never more than [`App::window`]
+    /// promised.
     fn received(&mut self, conn: &mut Conn<'_, Self::State>, data: &[u8]);
 
-    /// The peer sent FIN: no more data will come. The connection stays open for sending (CLOSE-WAIT) until
-    /// [`Conn::close`].
+    /// The peer sent FIN: no more data will come. The connection stays open for sending
+    /// (CLOSE-WAIT) until [`Conn::close`].
     fn peer_closed(&mut self, conn: &mut Conn<'_, Self::State>);
 
-    /// Everything up to stream offset `acked` has been acknowledged; payload below it is never asked for again.
+    /// Everything up to stream offset `acked` has been acknowledged; payload below it is never
+    /// asked for again.
     fn acknowledged(&mut self, conn: &mut Conn<'_, Self::State>, acked: u64);
 
-    /// The connection is over (TIME-WAIT counts as over) for this reason; also called for attempts that never got
-    /// ESTABLISHED. Called exactly once a connection. `state` is dropped afterwards.
+    /// The connection is over (TIME-WAIT counts as over) for this reason; also called for attempts
+    /// that never got ESTABLISHED. Called exactly once a connection. `state` is dropped afterwards.
     fn ended(&mut self, now: Instant, state: &mut Self::State, end: End);
 
-    /// Writes the payload bytes at stream offsets `offset..offset + out.len()`: bytes that were marked by [`Conn::send`]
-    /// and are not acknowledged.
+    /// Writes the payload bytes at stream offsets `offset..offset + out.len()`: bytes that were
+    /// marked by [`Conn::send`] and are not acknowledged.
     fn payload(&self, state: &Self::State, offset: u64, out: &mut [u8]);
 
-    /// Bytes the behaviour can take now: bounds the receive window we advertise. `u32::MAX` if it keeps nothing.
+    /// Bytes the behaviour can take now: bounds the receive window we advertise. `u32::MAX` if it
+    /// keeps nothing.
     fn window(&self, _state: &Self::State) -> u32 {
         u32::MAX
     }
 
-    /// A client says here when it wants a connection opened now; asked again after each until `None`, within a bound a
-    /// turn. A server never does.
+    /// A client says here when it wants a connection opened now; asked again after each until
+    /// `None`, within a bound a turn. A server never does.
     fn launch(&mut self, _now: Instant) -> Option<Launch<Self::State>> {
         None
     }
@@ -48,15 +68,18 @@ pub trait App {
     /// A launch could not be made, for this reason. The engine has counted it.
     fn refused(&mut self, _now: Instant, _state: &mut Self::State, _why: Refusal) {}
 
-    /// When `launch` will next want something, for a virtual clock. `NEVER` if it waits for something else.
+    /// When `launch` will next want something, for a virtual clock. `NEVER` if it waits for
+    /// something else.
     fn next_launch(&self, _now: Instant) -> Instant {
         Instant::NEVER
     }
 
-    /// No new connections from here on: launches stop, idle connections are to be closed by [`App::drain`].
+    /// No new connections from here on: launches stop, idle connections are to be closed by
+    /// [`App::drain`].
     fn stop(&mut self) {}
 
-    /// Asked once for each live connection when the run is stopping: close it if nothing is under way on it.
+    /// Asked once for each live connection when the run is stopping: close it if nothing is under
+    /// way on it.
     fn drain(&mut self, conn: &mut Conn<'_, Self::State>) {
         conn.close();
     }
@@ -98,25 +121,54 @@ pub struct Owes {
     pub abort: bool,
 }
 
+impl Owes {
+    pub const NOTHING: Owes = Owes { bytes: 0, close: false, abort: false };
+    pub const CLOSE: Owes = Owes { bytes: 0, close: true, abort: false };
+    pub const ABORT: Owes = Owes { bytes: 0, close: false, abort: true };
+
+    /// So many more payload bytes.
+    pub const fn send(bytes: u64) -> Owes {
+        Owes { bytes, ..Owes::NOTHING }
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, more: Owes) -> Owes {
+        Owes {
+            bytes: self.bytes.saturating_add(more.bytes),
+            close: self.close | more.close,
+            abort: self.abort | more.abort,
+        }
+    }
+}
+
 impl<'a, S> Conn<'a, S> {
     /// For the engine, and for tests of behaviours.
     pub fn new(state: &'a mut S, now: Instant, key: FlowKey, listener: u16) -> Conn<'a, S> {
         Conn { state, now, key, listener, owes: Owes::default() }
     }
 
-    /// Promises `bytes` more payload bytes, which `App::payload` will supply. Ignored once the connection was closed.
+    /// Promises `bytes` more payload bytes, which `App::payload` will supply. Ignored once the
+    /// connection was closed.
     pub fn send(&mut self, bytes: u64) {
         self.owes.bytes = self.owes.bytes.saturating_add(bytes);
     }
 
-    /// No more payload: FIN follows the last promised byte (RFC 9293 s3.10.4). Data may still arrive.
+    /// No more payload: FIN follows the last promised byte (RFC 9293 s3.10.4). Data may still
+    /// arrive.
     pub fn close(&mut self) {
         self.owes.close = true;
     }
 
-    /// Ends the connection by RST (RFC 9293 s3.10.5).
+    /// Ends the connection by RST (RFC 9293 s3.10.5). Marked in [`App::established`], the ACK that
+    /// completes the handshake goes first: the peer is to see a connection, then its end.
     pub fn abort(&mut self) {
         self.owes.abort = true;
+    }
+
+    /// Marks all of `owes`.
+    pub fn owe(&mut self, owes: Owes) {
+        self.owes = self.owes.and(owes);
     }
 
     pub fn now(&self) -> Instant {
@@ -127,7 +179,8 @@ impl<'a, S> Conn<'a, S> {
         self.key
     }
 
-    /// Index of the listener that accepted it, in the order of the configuration. Zero for a client's connections.
+    /// Index of the listener that accepted it, in the order of the configuration. Zero for a
+    /// client's connections.
     pub fn listener(&self) -> u16 {
         self.listener
     }
