@@ -11,13 +11,17 @@
 
 mod accept;
 mod chargen;
+pub mod client;
 mod discard;
 mod echo;
+mod get;
 mod halfclose;
 mod head;
 mod http;
 mod pattern;
 pub mod results;
+mod rr;
+mod schedule;
 pub mod server;
 
 use crate::flow::FlowKey;

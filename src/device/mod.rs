@@ -4,7 +4,6 @@ pub mod impair;
 pub mod link;
 pub mod packet;
 pub mod pcap;
-pub mod steering;
 pub mod xdp;
 
 use crate::frame::{Burst, Pool};
