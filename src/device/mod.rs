@@ -4,6 +4,7 @@ pub mod impair;
 pub mod link;
 pub mod packet;
 pub mod pcap;
+pub mod steering;
 pub mod xdp;
 
 use crate::frame::{Burst, Pool};

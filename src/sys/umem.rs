@@ -260,6 +260,14 @@ impl Lent {
     }
 }
 
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Nobody will ask for these chunks again. The kernel pins the pages for as long as it uses them, so that the
+        // mapping may go while packets of it are still on their way.
+        self.umem.buried.fetch_add(self.count, Ordering::AcqRel);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,136 @@
+//! Which received frames are ours, as numbers a kernel-side program can hold: the tables of `bpf/shakedown.bpf.c`, whose
+//! layout this file mirrors, and a classic filter for AF_PACKET.
+//!
+//! The rule. On our VLAN: IPv4 to our own addresses, whatever the protocol, and ARP about them; and on addresses that the
+//! kernel owns and shares with us, TCP to our ports. Everything else is the kernel's.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+/// What to steer to us. Address ranges include both ends, may overlap, and need no order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steering {
+    /// Addresses that are ours alone.
+    pub ours: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// Addresses of the kernel on which `ports` are ours. The kernel answers ARP and ICMP for them.
+    pub shared: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// Our TCP ports on `shared`: the listening ones of a server, the source ports of a client. Both ends included.
+    pub ports: Vec<(u16, u16)>,
+    /// The 802.1Q tag that our frames bear; `None` for untagged.
+    pub vlan: Option<u16>,
+}
+
+/// `RANGES_MAX` of the program.
+const RANGES_MAX: usize = 16_384;
+
+/// The program's `.rodata` and `.bss`.
+pub(super) struct Tables {
+    pub config: Vec<u8>,
+    pub tables: Vec<u8>,
+}
+
+impl Steering {
+    /// True if `addr` is ours alone.
+    pub fn owns(&self, addr: Ipv4Addr) -> bool {
+        self.ours.iter().any(|&(first, last)| (first..=last).contains(&addr))
+    }
+
+    /// The tables of the XDP program.
+    ///
+    /// # Errors
+    /// More separate ranges than the program holds.
+    pub(super) fn tables(&self) -> io::Result<Tables> {
+        let Steering { ours, shared, ports, vlan } = self;
+        let (ours, shared) = (merged(ours), merged(shared));
+        if ours.len().max(shared.len()) > RANGES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "{} separate address ranges are more than the XDP program's {RANGES_MAX}: \
+                     use contiguous ranges",
+                    ours.len().max(shared.len())
+                ),
+            ));
+        }
+        let config = [ours.len() as u32, shared.len() as u32, u32::from(vlan.unwrap_or(0))];
+        let mut tables = Vec::new();
+        for ranges in [&ours, &shared] {
+            for index in 0..RANGES_MAX {
+                let (first, last) = ranges.get(index).copied().unwrap_or((0, 0));
+                tables.extend(first.to_ne_bytes());
+                tables.extend(last.to_ne_bytes());
+            }
+        }
+        let mut bits = [0u64; 65_536 / 64];
+        for port in ports.iter().flat_map(|&(first, last)| first..=last) {
+            bits[usize::from(port) / 64] |= 1 << (port % 64);
+        }
+        tables.extend(bits.iter().flat_map(|word| word.to_ne_bytes()));
+        let config = config.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        Ok(Tables { config, tables })
+    }
+}
+
+/// The same addresses as sorted ranges that neither overlap nor touch.
+fn merged(ranges: &[(Ipv4Addr, Ipv4Addr)]) -> Vec<(u32, u32)> {
+    let mut sorted: Vec<(u32, u32)> =
+        ranges.iter().map(|&(first, last)| (u32::from(first), u32::from(last))).collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<(u32, u32)> = Vec::new();
+    for (first, last) in sorted {
+        match merged.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: [u8; 4], last: [u8; 4]) -> (Ipv4Addr, Ipv4Addr) {
+        (first.into(), last.into())
+    }
+
+    #[test]
+    fn ranges_are_sorted_and_those_that_touch_become_one() {
+        let ranges = [
+            range([10, 0, 0, 9], [10, 0, 0, 9]),
+            range([10, 0, 0, 1], [10, 0, 0, 4]),
+            range([10, 0, 0, 3], [10, 0, 0, 8]),
+            range([255, 255, 255, 255], [255, 255, 255, 255]),
+            range([10, 0, 0, 11], [10, 0, 0, 12]),
+        ];
+        let expected = [(0x0a000001, 0x0a000009), (0x0a00000b, 0x0a00000c), (u32::MAX, u32::MAX)];
+        assert_eq!(merged(&ranges), expected);
+    }
+
+    #[test]
+    fn tables_have_the_layout_of_the_program() {
+        let steering = Steering {
+            ours: vec![range([10, 0, 0, 2], [10, 0, 0, 3])],
+            shared: vec![range([10, 0, 0, 1], [10, 0, 0, 1])],
+            ports: vec![(80, 80), (65535, 65535)],
+            vlan: Some(7),
+        };
+        let Tables { config, tables } = steering.tables().unwrap();
+        assert_eq!(config, [1u32, 1, 7].map(u32::to_ne_bytes).concat());
+        assert_eq!(tables[..8], [0x0a000002u32, 0x0a000003].map(u32::to_ne_bytes).concat());
+        let ports = &tables[2 * 8 * RANGES_MAX..];
+        assert_eq!(ports.len(), 8192);
+        let word = |index: usize| u64::from_ne_bytes(ports[index * 8..][..8].try_into().unwrap());
+        assert_eq!((word(1), word(1023)), (1 << 16, 1 << 63));
+        assert_eq!((0..1024).filter(|&index| word(index) != 0).count(), 2);
+    }
+
+    #[test]
+    fn more_ranges_than_the_program_holds_are_refused() {
+        let every_other = (0..=RANGES_MAX as u32)
+            .map(|index| Ipv4Addr::from(0x0a000000 + 2 * index))
+            .map(|addr| (addr, addr));
+        let steering = Steering { ours: every_other.collect(), ..Steering::default() };
+        assert!(steering.tables().err().unwrap().to_string().contains("16385 separate"));
+    }
+}

@@ -1,0 +1,236 @@
+//! What the kernel knows of an interface, asked by ioctl in the caller's network namespace, so that neither sysfs (which
+//! shows the namespace it was mounted in) nor ethtool is needed.
+
+use super::{check, failed};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// An interface as it was when asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    /// Its index, unique in its namespace.
+    pub index: u32,
+    pub mac: [u8; 6],
+    /// Largest IP datagram in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Up, and with a link to a peer.
+    pub running: bool,
+    /// Kernel driver, empty if it has no name.
+    pub driver: String,
+    /// Receive queues.
+    pub queues: u32,
+    /// Generic receive offload; `None` if it can't be asked.
+    pub gro: Option<bool>,
+    /// The kernel's IPv4 addresses on it, with their prefix lengths.
+    pub addrs: Vec<(Ipv4Addr, u8)>,
+}
+
+impl Interface {
+    /// Asks for the interface `name`.
+    ///
+    /// # Errors
+    /// `NotFound` with the names there are, if there is none of that name.
+    pub fn find(name: &str) -> io::Result<Interface> {
+        let index = index(name)?;
+        let asker = Asker::new(name)?;
+        let flags = asker.flags()?;
+        Ok(Interface {
+            name: name.to_owned(),
+            index,
+            mac: asker.mac()?,
+            mtu: asker.mtu()?,
+            up: flags & libc::IFF_UP != 0,
+            running: flags & libc::IFF_RUNNING != 0,
+            driver: asker.driver(),
+            queues: asker.queues(),
+            gro: asker.ethtool([ETHTOOL_GGRO, 0]).ok().map(|[_, on]| on != 0),
+            addrs: addresses(name)?,
+        })
+    }
+}
+
+/// Names of all interfaces of the namespace.
+///
+/// # Errors
+/// Not enough memory.
+pub fn names() -> io::Result<Vec<String>> {
+    // SAFETY: no arguments; answers an array ended by index 0, or null.
+    let list = unsafe { libc::if_nameindex() };
+    if list.is_null() {
+        return Err(failed("list the interfaces", io::Error::last_os_error()));
+    }
+    let mut names = Vec::new();
+    for place in 0.. {
+        // SAFETY: entries up to and including the one of index 0 exist.
+        let entry = unsafe { &*list.add(place) };
+        if entry.if_index == 0 {
+            break;
+        }
+        // SAFETY: an entry's name is a C string, alive until if_freenameindex.
+        names.push(unsafe { CStr::from_ptr(entry.if_name) }.to_string_lossy().into_owned());
+    }
+    // SAFETY: from if_nameindex, freed once.
+    unsafe { libc::if_freenameindex(list) };
+    Ok(names)
+}
+
+fn index(name: &str) -> io::Result<u32> {
+    let c_name = CString::new(name).unwrap_or_default();
+    // SAFETY: a C string.
+    match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
+        0 => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("no interface {name:?}; there are: {}", names()?.join(", ")),
+        )),
+        index => Ok(index),
+    }
+}
+
+/// IPv4 addresses of one interface.
+fn addresses(name: &str) -> io::Result<Vec<(Ipv4Addr, u8)>> {
+    let mut first = std::ptr::null_mut();
+    // SAFETY: on success `first` heads a list that freeifaddrs frees.
+    check(unsafe { libc::getifaddrs(&mut first) }, "list the addresses")?;
+    let mut addrs = Vec::new();
+    let mut next = first;
+    while !next.is_null() {
+        // SAFETY: an element of the list, alive until freeifaddrs.
+        let entry = unsafe { &*next };
+        next = entry.ifa_next;
+        // SAFETY: a C string of the element.
+        let is_it = unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes() == name.as_bytes();
+        if let (true, Some(addr), Some(mask)) =
+            (is_it, ipv4_of(entry.ifa_addr), ipv4_of(entry.ifa_netmask))
+        {
+            addrs.push((addr, u32::from(mask).count_ones() as u8));
+        }
+    }
+    // SAFETY: from getifaddrs, freed once.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(addrs)
+}
+
+/// The IPv4 address in a socket address of getifaddrs.
+fn ipv4_of(address: *const libc::sockaddr) -> Option<Ipv4Addr> {
+    // SAFETY: null, or a socket address of getifaddrs.
+    let family = unsafe { address.as_ref() }?.sa_family;
+    if i32::from(family) != libc::AF_INET {
+        return None;
+    }
+    // SAFETY: AF_INET addresses are sockaddr_in.
+    let address = unsafe { &*address.cast::<libc::sockaddr_in>() };
+    Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)))
+}
+
+/// An interface's name and a socket to ask through.
+struct Asker {
+    socket: OwnedFd,
+    name: [libc::c_char; libc::IFNAMSIZ],
+}
+
+impl Asker {
+    fn new(name: &str) -> io::Result<Asker> {
+        let mut c_name = [0; libc::IFNAMSIZ];
+        for (place, byte) in c_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+            *place = byte as libc::c_char;
+        }
+        // SAFETY: no pointers.
+        let fd = check(
+            unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) },
+            "open a socket to ask about interfaces",
+        )?;
+        // SAFETY: a descriptor just made, owned by nobody else.
+        Ok(Asker { socket: unsafe { OwnedFd::from_raw_fd(fd) }, name: c_name })
+    }
+
+    fn request(&self, code: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+        // SAFETY: every code used here takes an ifreq; where it holds a pointer, that is to a live buffer.
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), code as _, request) };
+        check(result, "ask about the interface").map(drop)
+    }
+
+    fn empty(&self) -> libc::ifreq {
+        // SAFETY: integers, an array and pointers; zero is valid for each.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_name = self.name;
+        request
+    }
+
+    fn flags(&self) -> io::Result<i32> {
+        let mut request = self.empty();
+        self.request(libc::SIOCGIFFLAGS, &mut request)?;
+        // SAFETY: the member that SIOCGIFFLAGS fills.
+        Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
+    }
+
+    fn mtu(&self) -> io::Result<u32> {
+        let mut request = self.empty();
+        self.request(libc::SIOCGIFMTU, &mut request)?;
+        // SAFETY: the member that SIOCGIFMTU fills.
+        Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
+    }
+
+    fn mac(&self) -> io::Result<[u8; 6]> {
+        let mut request = self.empty();
+        self.request(libc::SIOCGIFHWADDR, &mut request)?;
+        // SAFETY: the member that SIOCGIFHWADDR fills.
+        let data = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
+        Ok(std::array::from_fn(|place| data[place] as u8))
+    }
+
+    /// An ethtool command: its structure as words, the command first.
+    fn ethtool<const WORDS: usize>(&self, mut words: [u32; WORDS]) -> io::Result<[u32; WORDS]> {
+        let mut request = self.empty();
+        request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+        self.request(libc::SIOCETHTOOL, &mut request)?;
+        Ok(words)
+    }
+
+    fn driver(&self) -> String {
+        // struct ethtool_drvinfo: 196 bytes, the driver's name in the 32 after the command.
+        let mut words = [0; 49];
+        words[0] = ETHTOOL_GDRVINFO;
+        let words = self.ethtool(words).unwrap_or([0; 49]);
+        let bytes = words[1..9].iter().flat_map(|word| word.to_ne_bytes());
+        bytes.take_while(|&byte| byte != 0).map(char::from).collect()
+    }
+
+    fn queues(&self) -> u32 {
+        // struct ethtool_channels: command, four maxima, then rx, tx, other, combined.
+        match self.ethtool([ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0]) {
+            Ok([_, _, _, _, _, rx, _, _, combined]) => (rx + combined).max(1),
+            Err(_) => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_is_what_it_always_is() {
+        let lo = Interface::find("lo").unwrap();
+        assert_eq!((lo.mac, lo.queues), ([0; 6], 1));
+        assert!(lo.index > 0 && lo.mtu >= 1500);
+        assert!(!lo.up || lo.addrs.contains(&(Ipv4Addr::LOCALHOST, 8)));
+    }
+
+    #[test]
+    fn a_missing_interface_is_named_with_those_there_are() {
+        let error = Interface::find("nothere0").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("\"nothere0\"") && error.to_string().contains("lo"));
+        assert!(Interface::find("").is_err() && Interface::find("a\0b").is_err());
+        assert!(Interface::find("a-name-longer-than-any-interface-may-have").is_err());
+    }
+}
