@@ -1,11 +1,20 @@
 //! RFC 9293 as pure functions of (control block, segment, now). No frame, no device, no clock, no application.
 
+pub mod arrives;
+pub mod isn;
+pub mod output;
+pub mod rto;
 pub mod seq;
 pub mod state;
 pub mod tcb;
 
+pub use arrives::{Arrival, Note};
+pub use isn::isn;
+pub use output::Transmit;
+pub use rto::Expiry;
 pub use seq::Seq;
 pub use state::State;
+pub use tcb::Tcb;
 
 use crate::time::Span;
 
@@ -114,12 +123,12 @@ impl Default for Config {
             rto_initial: Span::from_secs(1),
             rto_min: Span::from_millis(200),
             rto_max: Span::from_secs(120),
-            // 1+2+4+8+16+32+64 s = 127 s for 6; with the last wait, R2 of a SYN is past 3 minutes only at 7. See MUST-23.
-            syn_retries: 6,
+            // Given up after 1+2+4+...+128 s = 255 s. MUST-23 asks for at least 3 minutes; Linux's 6 give up after 127 s.
+            syn_retries: 7,
             data_retries: 15,
             fin_wait2: Span::from_secs(60),
             mss: 1460,
-            timestamps: false,
+            timestamps: true,
             window_scaling: true,
             window: 65_535,
         }

@@ -9,11 +9,13 @@
 //!                 ESTABLISHED <-- SYN-RECEIVED          (AckOfSyn)
 //!       Close  /               \  Fin
 //!     FIN-WAIT-1               CLOSE-WAIT -- Close --> LAST-ACK -- AckOfFin --> CLOSED
-//!      |AckOfFin  \Fin   \FinWithAckOfFin
-//!   FIN-WAIT-2   CLOSING  |
+//!      |AckOfFin  \Fin
+//!   FIN-WAIT-2   CLOSING
 //!      |Fin       |AckOfFin
-//!      `------> TIME-WAIT <' -- TimeWaitOver --> CLOSED
+//!      `------> TIME-WAIT -- TimeWaitOver --> CLOSED
 //! ```
+//!
+//! FIN and the ACK of ours in one segment take FIN-WAIT-1 to TIME-WAIT by way of FIN-WAIT-2 within that segment.
 
 /// A connection's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -51,8 +53,6 @@ pub enum Event {
     Fin,
     /// Our FIN was acknowledged.
     AckOfFin,
-    /// The peer's FIN arrived in order in a segment that acknowledges ours.
-    FinWithAckOfFin,
     /// Two MSL went by.
     TimeWaitOver,
     /// An acceptable RST arrived, our application aborted, or a timer gave up.
@@ -60,7 +60,7 @@ pub enum Event {
 }
 
 impl State {
-    /// Every state, in RFC order.
+    /// Every state, in the RFC's order.
     pub const ALL: [State; 11] = [
         State::Closed,
         State::Listen,
@@ -86,12 +86,11 @@ impl State {
             // Simultaneous open (RFC 9293 s3.5, MUST-10).
             (SynSent, Event::Syn) => SynReceived,
             (SynReceived, Event::AckOfSyn) => Established,
-            (SynReceived | Established, Event::Close) => FinWait1,
-            (SynReceived | Established, Event::Fin) => CloseWait,
+            (Established, Event::Close) => FinWait1,
+            (Established, Event::Fin) => CloseWait,
             (CloseWait, Event::Close) => LastAck,
             (FinWait1, Event::AckOfFin) => FinWait2,
             (FinWait1, Event::Fin) => Closing,
-            (FinWait1, Event::FinWithAckOfFin) => TimeWait,
             (FinWait2, Event::Fin) => TimeWait,
             (Closing, Event::AckOfFin) => TimeWait,
             (LastAck, Event::AckOfFin) => Closed,

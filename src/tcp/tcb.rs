@@ -1,15 +1,385 @@
-//! The transmission control block. (To come; the application sees it only through `app::Conn`.)
+//! The transmission control block: what one connection is, in two cache lines.
+//!
+//! The first line is all that a lookup, a handshake and a teardown decide on; the second holds what data transfer and
+//! measurement need. `arrives`, `output` and `expires` are the only code that changes one; `enter` is the only way from
+//! state to state.
 
-use super::Seq;
-use super::state::State;
+use super::state::{Event, State};
+use super::{Config, Keepalive, Seq};
 use crate::flow::FlowKey;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
+use crate::wire::options::Options;
+use crate::wire::segment::Segment;
+use std::mem::{offset_of, size_of};
 
-/// (placeholder while the parts are being built)
-#[derive(Clone, Copy, Debug)]
+/// Segments in flight at the most: the initial window of RFC 6928, held for the whole connection, but for the single
+/// segment that follows a timeout (RFC 5681 s3.1) and the climb back.
+pub(super) const FLIGHT_SEGMENTS_MAX: u8 = 10;
+
+/// The largest window that fits an unscaled header field, and so the largest that a SYN can offer.
+pub(super) const SYN_WINDOW_MAX: u32 = 65_535;
+
+/// RFC 9293 s3.7.1, MUST-15: "If an MSS Option is not received at connection setup, TCP implementations MUST assume a
+/// default send MSS of 536" for IPv4.
+const DEFAULT_MSS: u16 = 536;
+
+/// The smallest MSS we believe, so that a peer can't make us send a packet a byte. Linux's `tcp_min_snd_mss`.
+const SMALLEST_MSS: u16 = 48;
+
+/// Bytes that timestamps take from every segment (RFC 7323 s3.2, padded).
+pub(super) const TIMESTAMP_BYTES: u16 = 12;
+
+/// What a connection owes the wire besides text.
+pub(super) mod owed {
+    /// An acknowledgment; text or FIN will carry it.
+    pub const ACK: u8 = 1;
+    /// The acknowledgment that ends the three-way handshake. Text may ride on it, a bare FIN or RST may not: whoever
+    /// watches the wire sees the handshake complete before the teardown begins, as with any other stack.
+    pub const HANDSHAKE: u8 = 2;
+    /// RST, then nothing more.
+    pub const RST: u8 = 4;
+    /// A zero-window probe (RFC 9293 s3.8.6.1).
+    pub const PROBE: u8 = 8;
+    /// A keepalive probe (RFC 9293 s3.8.4).
+    pub const KEEPALIVE: u8 = 16;
+}
+
+/// What is true of a connection.
+pub(super) mod flag {
+    /// Opened by the peer: an RST in SYN-RECEIVED goes back to LISTEN (RFC 9293 s3.5, MUST-11).
+    pub const PASSIVE: u8 = 1;
+    /// Both sides sent the timestamps option (RFC 7323 s3.2).
+    pub const TIMESTAMPS: u8 = 2;
+    /// Our application closed: FIN follows the last promised byte.
+    pub const FIN_QUEUED: u8 = 4;
+    /// FIN was sent, and `snd_max` is just past it.
+    pub const FIN_SENT: u8 = 8;
+    /// A segment is being timed (RFC 6298 s3): `rtt_seq`, `rtt_at_us`.
+    pub const TIMING: u8 = 16;
+    /// The window keeps us from sending and nothing is in flight: the timer is the persist timer.
+    pub const PERSIST: u8 = 32;
+    /// The SYN was sent again (RFC 6298 s5.7).
+    pub const SYN_RESENT: u8 = 64;
+    /// Both sides sent the window scale option (RFC 7323 s2.2).
+    pub const SCALING: u8 = 128;
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Tcb {
     pub key: FlowKey,
-    pub state: State,
-    pub snd_una: Seq,
-    pub deadline: Instant,
+    state: State,
+    pub(super) owed: u8,
+    /// Acknowledgments owed one for one, never coalesced: the peer counts duplicates (RFC 5681 s4.2).
+    pub(super) dup_acks_owed: u8,
+    /// Timeouts since the peer last acknowledged something.
+    pub(super) retries: u8,
+    pub(super) snd_una: Seq,
+    pub(super) snd_nxt: Seq,
+    /// RFC 9293's SND.NXT: `snd_nxt` falls back to `snd_una` to send again, this does not.
+    pub(super) snd_max: Seq,
+    /// The peer's window in bytes, scaled.
+    pub(super) snd_wnd: u32,
+    pub(super) rcv_nxt: Seq,
+    /// The right edge of the window that we advertised. Never moves left (SHLD-14).
+    pub(super) rcv_adv: Seq,
+    pub(super) flags: u8,
+    /// Duplicate acknowledgments received in a row.
+    pub(super) dup_acks: u8,
+    pub(super) snd_mss: u16,
+    pub(super) snd_shift: u8,
+    pub(super) rcv_shift: u8,
+    /// The listener that accepted it; of the engine.
+    pub listener: u16,
+    /// The next hop; of the engine.
+    pub neighbor: u16,
+    /// Keepalive or zero-window probes sent since the peer was last heard.
+    pub(super) probes: u8,
+    pub(super) flight_segments: u8,
+    /// The next slot that is ready to send; of the engine.
+    pub link: u32,
+    /// When the wheel will look at this connection: never later than `deadline`; of the engine.
+    pub armed: Instant,
+
+    // The second line.
+    pub(super) wl1: Seq,
+    pub(super) wl2: Seq,
+    /// RFC 7323 s4.3.
+    pub(super) ts_recent: u32,
+    /// The largest window the peer ever offered (RFC 9293 s3.8.6.2.1; RFC 5961 s5.2).
+    pub(super) snd_wnd_max: u32,
+    /// Bytes that the application has promised to send since the connection began.
+    pub(super) promised: u64,
+    /// Stream offset of `snd_una`.
+    pub(super) una_offset: u64,
+    /// When to send again, to probe, or to leave TIME-WAIT; `NEVER` if none of these is due.
+    pub(super) timer_at: Instant,
+    /// When the peer was last heard.
+    pub(super) heard_at: Instant,
+    pub(super) rtt_seq: Seq,
+    /// When the timed segment was sent, in µs, wrapping.
+    pub(super) rtt_at_us: u32,
+    pub(super) srtt_us: u32,
+    pub(super) rttvar_us: u32,
+}
+
+const _: () = assert!(offset_of!(Tcb, wl1) == 64, "the hot line is one cache line");
+const _: () = assert!(size_of::<Tcb>() == 128, "a connection is two cache lines");
+
+impl Tcb {
+    /// No connection: what an empty slot holds.
+    pub fn closed() -> Tcb {
+        let nowhere = std::net::Ipv4Addr::UNSPECIFIED;
+        let key = FlowKey { local: nowhere, remote: nowhere, local_port: 0, remote_port: 0 };
+        Tcb {
+            key,
+            state: State::Closed,
+            owed: 0,
+            dup_acks_owed: 0,
+            retries: 0,
+            snd_una: Seq(0),
+            snd_nxt: Seq(0),
+            snd_max: Seq(0),
+            snd_wnd: 0,
+            rcv_nxt: Seq(0),
+            rcv_adv: Seq(0),
+            flags: 0,
+            dup_acks: 0,
+            snd_mss: DEFAULT_MSS,
+            snd_shift: 0,
+            rcv_shift: 0,
+            listener: 0,
+            neighbor: 0,
+            probes: 0,
+            flight_segments: FLIGHT_SEGMENTS_MAX,
+            link: 0,
+            armed: Instant::NEVER,
+            wl1: Seq(0),
+            wl2: Seq(0),
+            ts_recent: 0,
+            snd_wnd_max: 0,
+            promised: 0,
+            una_offset: 0,
+            timer_at: Instant::NEVER,
+            heard_at: Instant::ZERO,
+            rtt_seq: Seq(0),
+            rtt_at_us: 0,
+            srtt_us: 0,
+            rttvar_us: 0,
+        }
+    }
+
+    /// Active OPEN (RFC 9293 s3.10.1): SYN-SENT, a SYN owed.
+    pub fn open_active(key: FlowKey, iss: Seq, now: Instant) -> Tcb {
+        let mut tcb = Tcb { key, ..Tcb::closed() };
+        tcb.start_at(iss, now);
+        tcb.enter(Event::ActiveOpen);
+        tcb
+    }
+
+    /// A SYN arrived in LISTEN (RFC 9293 s3.10.7.2): SYN-RECEIVED, a SYN-ACK owed.
+    pub fn open_passive(segment: &Segment, iss: Seq, config: &Config, now: Instant) -> Tcb {
+        let mut tcb = Tcb { key: FlowKey::of_received(segment), ..Tcb::closed() };
+        tcb.start_at(iss, now);
+        tcb.flags |= flag::PASSIVE;
+        tcb.learn_syn(segment, config);
+        tcb.enter(Event::PassiveOpen);
+        tcb.enter(Event::Syn);
+        tcb
+    }
+
+    /// The only way from state to state.
+    ///
+    /// # Panics
+    /// If the transition table has no such step: a bug of ours.
+    pub(super) fn enter(&mut self, event: Event) {
+        let next = self.state.after(event);
+        assert!(next.is_some(), "{event:?} in {}", self.state.name());
+        self.state = next.unwrap_or(State::Closed);
+    }
+
+    /// Everything off but what is owed: the way to CLOSED from anywhere.
+    pub(super) fn abandon(&mut self) {
+        self.enter(Event::Abort);
+        self.timer_at = Instant::NEVER;
+        // An RST still owed may have to follow the handshake's ACK; without one there is nobody left to tell.
+        let last_words = if self.owed & owed::RST == 0 { 0 } else { owed::RST | owed::HANDSHAKE };
+        self.owed &= last_words;
+        self.dup_acks_owed = 0;
+    }
+
+    /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3).
+    pub(super) fn learn_syn(&mut self, segment: &Segment, config: &Config) {
+        let Options { mss, window_scale, sack_permitted: _, timestamps } = segment.options;
+        self.rcv_nxt = Seq(segment.seq).plus(1);
+        self.rcv_adv = self.rcv_nxt.plus(config.window.min(SYN_WINDOW_MAX));
+        // RFC 7323 s2.2: "The window field in a segment where the SYN bit is set MUST NOT be scaled."
+        self.snd_wnd = u32::from(segment.window);
+        self.snd_wnd_max = self.snd_wnd;
+        self.wl1 = Seq(segment.seq);
+        self.wl2 = Seq(segment.ack);
+        self.snd_mss = mss.unwrap_or(DEFAULT_MSS).clamp(SMALLEST_MSS, config.mss);
+        if let (true, Some(shift)) = (config.window_scaling, window_scale) {
+            // RFC 7323 s2.3: a shift above 14 is used as 14.
+            self.flags |= flag::SCALING;
+            self.snd_shift = shift.min(14);
+            self.rcv_shift = offered_shift(config);
+        }
+        if let (true, Some((value, _))) = (config.timestamps, timestamps) {
+            self.flags |= flag::TIMESTAMPS;
+            self.ts_recent = value;
+        }
+    }
+
+    /// The application promised `bytes` more; ignored once it has closed.
+    pub fn promise(&mut self, bytes: u64) {
+        if !self.has(flag::FIN_QUEUED) {
+            self.promised = self.promised.saturating_add(bytes);
+        }
+    }
+
+    /// CLOSE (RFC 9293 s3.10.4). In SYN-SENT the block is gone at once; the state says so.
+    pub fn close(&mut self) {
+        match self.state {
+            State::SynSent => {
+                self.enter(Event::Close);
+                self.timer_at = Instant::NEVER;
+            }
+            // "Queue for processing after entering ESTABLISHED state": the ACK of our SYN looks for the flag.
+            State::SynReceived => self.flags |= flag::FIN_QUEUED,
+            State::Established | State::CloseWait => {
+                self.flags |= flag::FIN_QUEUED;
+                self.enter(Event::Close);
+            }
+            State::Closed
+            | State::Listen
+            | State::FinWait1
+            | State::FinWait2
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {}
+        }
+    }
+
+    /// ABORT (RFC 9293 s3.10.5): CLOSED, and an RST owed where the peer has something to forget.
+    pub fn abort(&mut self) {
+        match self.state {
+            State::Closed => return,
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait => self.owed |= owed::RST,
+            State::Listen | State::SynSent | State::Closing | State::LastAck | State::TimeWait => {}
+        }
+        self.abandon();
+    }
+
+    /// Drops what is still owed: it can't be sent.
+    pub fn forget(&mut self) {
+        (self.owed, self.dup_acks_owed) = (0, 0);
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Stream offset below which everything is acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.una_offset
+    }
+
+    /// True while something must still be sent before the block may go.
+    pub fn owes(&self) -> bool {
+        self.owed != 0 || self.dup_acks_owed != 0
+    }
+
+    /// SND.NXT, for the successor of a connection in TIME-WAIT.
+    pub fn snd_end(&self) -> Seq {
+        self.snd_max
+    }
+
+    /// When time alone will next change this connection: retransmission, probe, keepalive, FIN-WAIT-2 or TIME-WAIT.
+    pub fn deadline(&self, config: &Config, keepalive: Option<Keepalive>) -> Instant {
+        match self.state {
+            State::FinWait2 => self.timer_at.min(self.heard_at + config.fin_wait2),
+            State::Established | State::CloseWait => match keepalive {
+                Some(keepalive) => self.timer_at.min(self.keepalive_at(keepalive)),
+                None => self.timer_at,
+            },
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::FinWait1
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => self.timer_at,
+        }
+    }
+
+    /// When the next keepalive probe is due. RFC 9293 s3.8.4, MUST-26: only "when no sent data is outstanding, and no
+    /// data or acknowledgment packets have been received" for the interval.
+    pub(super) fn keepalive_at(&self, keepalive: Keepalive) -> Instant {
+        if self.timer_at != Instant::NEVER {
+            return Instant::NEVER;
+        }
+        self.heard_at + keepalive.idle + keepalive.interval.times(u64::from(self.probes))
+    }
+
+    /// Law 3: what must hold of a connection between events.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn check(&self, config: &Config) {
+        assert!(!self.snd_una.after(self.snd_nxt));
+        assert!(!self.snd_nxt.after(self.snd_max));
+        assert!(!self.rcv_nxt.after(self.rcv_adv));
+        assert!(self.snd_mss <= config.mss.max(DEFAULT_MSS));
+        assert!(self.flight_segments >= 1 && self.flight_segments <= FLIGHT_SEGMENTS_MAX);
+        assert!(self.una_offset <= self.promised);
+        assert!(!self.has(flag::FIN_SENT) || self.has(flag::FIN_QUEUED));
+        let in_flight = self.snd_una != self.snd_max;
+        match self.state {
+            State::TimeWait => assert!(self.timer_at != Instant::NEVER && !in_flight),
+            State::FinWait2 => assert!(!in_flight && self.has(flag::FIN_SENT)),
+            State::FinWait1 | State::Closing | State::LastAck => {
+                assert!(self.has(flag::FIN_QUEUED));
+            }
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::CloseWait => {}
+        }
+        if in_flight && self.state != State::Closed {
+            assert!(self.timer_at != Instant::NEVER, "unacknowledged and no timer: {self:?}");
+        }
+    }
+
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn start_at(&mut self, iss: Seq, now: Instant) {
+        (self.snd_una, self.snd_nxt, self.snd_max) = (iss, iss, iss);
+        self.heard_at = now;
+    }
+}
+
+/// The window shift that fits our window into sixteen bits (RFC 7323 s2.2).
+pub(super) fn offered_shift(config: &Config) -> u8 {
+    (0..14).find(|shift| config.window >> shift <= 65_535).unwrap_or(14)
+}
+
+/// The timestamp clock: milliseconds, wrapping (RFC 7323 s5.4 asks for 1 ms to 1 s).
+pub(super) fn timestamp(now: Instant) -> u32 {
+    (now.as_nanos() / 1_000_000) as u32
+}
+
+/// TIME-WAIT's length (RFC 9293 s3.6.1, MUST-13).
+pub(super) fn time_wait(config: &Config) -> Span {
+    config.msl.times(2)
 }

@@ -1,0 +1,478 @@
+//! SEGMENT ARRIVES (RFC 9293 s3.10.7), step for step in the RFC's order.
+
+use super::state::{Event, State};
+use super::tcb::{FLIGHT_SEGMENTS_MAX, Tcb, flag, owed, time_wait};
+use super::{Config, End, Seq};
+use crate::time::{Instant, Span};
+use crate::wire::segment::Segment;
+use crate::wire::tcp::Flags;
+
+/// What a segment did to its connection, for the engine to tell the application, to answer and to count. What the
+/// connection owes in return stands in the block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// ESTABLISHED was reached.
+    pub established: bool,
+    /// Payload bytes that are acknowledged now and were not before.
+    pub acked_bytes: u32,
+    /// In-order payload: bytes to skip at the start of the segment's payload, and how many follow.
+    pub text: (u16, u16),
+    /// The peer's FIN arrived in order.
+    pub fin: bool,
+    /// TIME-WAIT was entered: for the application the connection is over.
+    pub time_wait: bool,
+    /// The connection is over, for this reason; the block is CLOSED.
+    pub ended: Option<End>,
+    /// The segment is to be answered by RST, as if there were no connection (RFC 9293 s3.10.7.1).
+    pub refuse: bool,
+    /// The segment is a SYN for a new connection in place of this one, which is in TIME-WAIT.
+    pub reopen: bool,
+    pub note: Option<Note>,
+}
+
+/// What is worth a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    OutOfWindow,
+    OutOfOrder,
+    ChallengeAck,
+    Paws,
+    FastRetransmit,
+}
+
+/// RFC 7323 s5.5: a recent timestamp is not believed after 24 days without a segment.
+const TIMESTAMP_LIFE: Span = Span::from_secs(24 * 86_400);
+
+/// Duplicate acknowledgments after which the first unacknowledged segment is taken for lost (RFC 5681 s3.2).
+const DUP_ACKS_LOST: u8 = 3;
+
+impl Tcb {
+    /// Lets `segment` act on this connection. `room` is what the application can take, in bytes.
+    pub fn arrives(
+        &mut self,
+        segment: &Segment,
+        config: &Config,
+        now: Instant,
+        room: u32,
+    ) -> Arrival {
+        let mut arrival = Arrival::default();
+        match self.state() {
+            // The engine keeps CLOSED blocks out of the table, and LISTEN is not a block.
+            State::Closed | State::Listen => {}
+            State::SynSent => self.arrives_syn_sent(segment, config, now, room, &mut arrival),
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => self.arrives_otherwise(segment, config, now, room, &mut arrival),
+        }
+        arrival
+    }
+
+    /// RFC 9293 s3.10.7.3.
+    fn arrives_syn_sent(
+        &mut self,
+        segment: &Segment,
+        config: &Config,
+        now: Instant,
+        room: u32,
+        arrival: &mut Arrival,
+    ) {
+        let acks = segment.flags.has(Flags::ACK);
+        // "First, check the ACK bit: If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set)".
+        // The SYN carries no data, so one number alone is acceptable.
+        if acks && Seq(segment.ack) != self.snd_una.plus(1) {
+            arrival.refuse = !segment.flags.has(Flags::RST);
+            return;
+        }
+        // "Second, check the RST bit": only an acceptable ACK makes it believable.
+        if segment.flags.has(Flags::RST) {
+            if acks {
+                self.abandon();
+                arrival.ended = Some(End::Refused);
+            }
+            return;
+        }
+        // "Fifth, if neither of the SYN or RST bits is set, then drop the segment and return."
+        if !segment.flags.has(Flags::SYN) {
+            return;
+        }
+        // "Fourth, check the SYN bit."
+        self.learn_syn(segment, config);
+        self.heard_at = now;
+        if !acks {
+            // Simultaneous open (s3.5, MUST-10): "enter SYN-RECEIVED, form a SYN,ACK segment".
+            self.enter(Event::Syn);
+            self.snd_nxt = self.snd_una;
+            return;
+        }
+        self.enter(Event::SynAck);
+        self.owed |= owed::ACK | owed::HANDSHAKE;
+        self.syn_acknowledged(now, arrival);
+        // "If there are other controls or text in the segment, then continue processing at the sixth step".
+        self.text_and_fin(segment, Seq(segment.seq).plus(1), config, now, room, arrival);
+    }
+
+    /// RFC 9293 s3.10.7.4.
+    fn arrives_otherwise(
+        &mut self,
+        segment: &Segment,
+        config: &Config,
+        now: Instant,
+        room: u32,
+        arrival: &mut Arrival,
+    ) {
+        if self.syn_again(segment, arrival) {
+            return;
+        }
+        // "First, check sequence number", after the timestamp (RFC 7323 s5.3).
+        if !self.timestamp_passes(segment, now, arrival) {
+            return;
+        }
+        // In SYN-RECEIVED the peer of a simultaneous open sends its SYN once more, with its ACK: strip what we have.
+        let syn_ack_again = self.state() == State::SynReceived
+            && segment.flags.has(Flags::SYN | Flags::ACK)
+            && Seq(segment.seq).plus(1) == self.rcv_nxt;
+        if !syn_ack_again && !self.acceptable(segment) {
+            self.unacceptable(segment, config, now, arrival);
+            return;
+        }
+        // "Second, check the RST bit".
+        if segment.flags.has(Flags::RST) {
+            self.reset_arrives(segment, arrival);
+            return;
+        }
+        // "Fourth, check the SYN bit".
+        if segment.flags.has(Flags::SYN) && !syn_ack_again {
+            self.syn_arrives(arrival);
+            return;
+        }
+        // "Fifth, check the ACK field: if the ACK bit is off, drop the segment and return".
+        if !segment.flags.has(Flags::ACK) || !self.ack_arrives(segment, config, now, arrival) {
+            return;
+        }
+        self.heard_at = now;
+        self.probes = 0;
+        if self.state() == State::Closed {
+            return;
+        }
+        let text_at = Seq(segment.seq).plus(u32::from(syn_ack_again));
+        self.text_and_fin(segment, text_at, config, now, room, arrival);
+    }
+
+    /// A SYN that is not part of this connection's numbers but has a meaning of its own. True if it was dealt with.
+    fn syn_again(&mut self, segment: &Segment, arrival: &mut Arrival) -> bool {
+        let Segment { flags, seq, .. } = *segment;
+        if !flags.has(Flags::SYN) || flags.has(Flags::ACK) || flags.has(Flags::RST) {
+            return false;
+        }
+        match self.state() {
+            // The SYN that we answered, again: our SYN-ACK was lost. Answer it again, without waiting for the timer.
+            State::SynReceived if Seq(seq).plus(1) == self.rcv_nxt => {
+                self.snd_nxt = self.snd_una;
+                true
+            }
+            // RFC 9293 s3.10.7.4 and s3.6.1, MAY-2; RFC 6191 s2: a SYN beyond the old numbers, or with a later
+            // timestamp, may open a new connection.
+            State::TimeWait => {
+                let later = match (self.has(flag::TIMESTAMPS), segment.options.timestamps) {
+                    (true, Some((value, _))) if value != self.ts_recent => {
+                        Seq(value).after(Seq(self.ts_recent))
+                    }
+                    _ => Seq(seq).after(self.rcv_nxt),
+                };
+                arrival.reopen = later;
+                later
+            }
+            _ => false,
+        }
+    }
+
+    /// PAWS (RFC 7323 s5): "an incoming segment is considered an old duplicate if its timestamp is older".
+    fn timestamp_passes(&mut self, segment: &Segment, now: Instant, arrival: &mut Arrival) -> bool {
+        if !self.has(flag::TIMESTAMPS) || segment.flags.has(Flags::RST) {
+            return true;
+        }
+        let Some((value, _)) = segment.options.timestamps else {
+            // Deviates: RFC 7323 s3.2 would have such a segment dropped. Linux takes it, and so do we: middleboxes that
+            // strip the option would hang the connection.
+            return true;
+        };
+        if Seq(value).before(Seq(self.ts_recent)) && now.since(self.heard_at) < TIMESTAMP_LIFE {
+            self.owe_ack_now();
+            arrival.note = Some(Note::Paws);
+            return false;
+        }
+        // RFC 7323 s4.3 (2): remember it if the segment covers the last ACK we sent.
+        if !Seq(segment.seq).after(self.rcv_nxt) {
+            self.ts_recent = value;
+        }
+        true
+    }
+
+    /// RFC 9293 s3.4: the four cases of an acceptable segment. With a window of zero, segments at its edge pass too, for
+    /// their ACK and RST (MUST-66); their text finds no room.
+    fn acceptable(&self, segment: &Segment) -> bool {
+        let window = self.rcv_adv.since(self.rcv_nxt);
+        let seq = Seq(segment.seq);
+        let len = segment.seq_len();
+        if window == 0 || len == 0 {
+            return seq == self.rcv_nxt || seq.within(self.rcv_nxt, window);
+        }
+        seq.within(self.rcv_nxt, window) || seq.plus(len - 1).within(self.rcv_nxt, window)
+    }
+
+    /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
+    /// if so drop the segment and return)".
+    fn unacceptable(
+        &mut self,
+        segment: &Segment,
+        config: &Config,
+        now: Instant,
+        arrival: &mut Arrival,
+    ) {
+        arrival.note = Some(Note::OutOfWindow);
+        if segment.flags.has(Flags::RST) {
+            return;
+        }
+        self.owe_ack_now();
+        // TIME-WAIT: "The only thing that can arrive in this state is a retransmission of the remote FIN. Acknowledge
+        // it, and restart the 2 MSL timeout."
+        if self.state() == State::TimeWait && segment.flags.has(Flags::FIN) {
+            self.timer_at = now + time_wait(config);
+        }
+    }
+
+    fn reset_arrives(&mut self, segment: &Segment, arrival: &mut Arrival) {
+        // RFC 9293 s3.10.7.4 (from RFC 5961 s3.2): in the window but not exactly next: challenge ACK.
+        if Seq(segment.seq) != self.rcv_nxt {
+            self.challenge(arrival);
+            return;
+        }
+        let end = match self.state() {
+            // Passive: "return this connection to the LISTEN state"; active: "connection refused".
+            State::SynReceived => Some(End::Refused),
+            State::Closed | State::Listen | State::SynSent => None,
+            // The application was told when TIME-WAIT began.
+            State::TimeWait => None,
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => Some(End::Reset),
+        };
+        self.abandon();
+        arrival.ended = end;
+    }
+
+    fn syn_arrives(&mut self, arrival: &mut Arrival) {
+        // "SYN-RECEIVED STATE: If the connection was initiated with a passive OPEN, then return this connection to the
+        // LISTEN state and return." The peer will send its SYN again.
+        if self.state() == State::SynReceived && self.has(flag::PASSIVE) {
+            self.abandon();
+            arrival.ended = Some(End::Refused);
+            return;
+        }
+        // RFC 5961 s4.2: "If the SYN bit is set, irrespective of the sequence number, TCP endpoints MUST send an ACK".
+        self.challenge(arrival);
+    }
+
+    /// Step five. False if the segment is to be dropped.
+    fn ack_arrives(
+        &mut self,
+        segment: &Segment,
+        config: &Config,
+        now: Instant,
+        arrival: &mut Arrival,
+    ) -> bool {
+        let ack = Seq(segment.ack);
+        if self.state() == State::SynReceived {
+            // "If SND.UNA < SEG.ACK =< SND.NXT, then enter ESTABLISHED state", else "form a reset segment".
+            if ack != self.snd_una.plus(1) || self.snd_una == self.snd_max {
+                arrival.refuse = true;
+                return false;
+            }
+            self.enter(Event::AckOfSyn);
+            self.syn_acknowledged(now, arrival);
+            self.take_window(segment, config, now);
+            return true;
+        }
+        // "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment".
+        // RFC 5961 s5.2 (MAY-12): neither may it be older than the largest window.
+        let oldest = self.snd_una.minus(self.snd_wnd_max);
+        if ack.after(self.snd_max) || ack.before(oldest) {
+            self.challenge(arrival);
+            return false;
+        }
+        if ack.after(self.snd_una) {
+            self.advance(ack, config, now, arrival);
+        } else if ack == self.snd_una && self.is_duplicate(segment) {
+            self.duplicate_ack(arrival);
+        }
+        if !ack.before(self.snd_una) {
+            self.take_window(segment, config, now);
+        }
+        if self.has(flag::FIN_SENT) && self.snd_una == self.snd_max {
+            self.fin_acknowledged(config, now, arrival);
+        }
+        true
+    }
+
+    fn syn_acknowledged(&mut self, now: Instant, arrival: &mut Arrival) {
+        self.snd_una = self.snd_max;
+        self.snd_nxt = self.snd_max;
+        self.measure(now);
+        self.retries = 0;
+        self.timer_at = Instant::NEVER;
+        arrival.established = true;
+        if self.has(flag::FIN_QUEUED) {
+            // CLOSE came in SYN-RECEIVED: "queue for processing after entering ESTABLISHED state" (s3.10.4).
+            self.enter(Event::Close);
+        }
+    }
+
+    /// SND.UNA moves: everything that rests on it does.
+    fn advance(&mut self, ack: Seq, config: &Config, now: Instant, arrival: &mut Arrival) {
+        let numbers = ack.since(self.snd_una);
+        let fin_acked = self.has(flag::FIN_SENT) && ack == self.snd_max;
+        arrival.acked_bytes = numbers - u32::from(fin_acked);
+        self.una_offset += u64::from(arrival.acked_bytes);
+        self.snd_una = ack;
+        self.snd_nxt = self.snd_nxt.max(ack);
+        self.measure(now);
+        self.retries = 0;
+        self.dup_acks = 0;
+        self.flight_segments = (self.flight_segments + 1).min(FLIGHT_SEGMENTS_MAX);
+        // RFC 6298 s5.2-5.3.
+        let all_acked = self.snd_una == self.snd_max;
+        self.timer_at = if all_acked { Instant::NEVER } else { now + self.rto(config) };
+    }
+
+    /// RFC 5681 s2: what counts as a duplicate acknowledgment.
+    fn is_duplicate(&self, segment: &Segment) -> bool {
+        self.snd_una != self.snd_max
+            && segment.payload_len == 0
+            && !segment.flags.has(Flags::FIN)
+            && u32::from(segment.window) << self.snd_shift == self.snd_wnd
+    }
+
+    fn duplicate_ack(&mut self, arrival: &mut Arrival) {
+        self.dup_acks = self.dup_acks.saturating_add(1);
+        if self.dup_acks == DUP_ACKS_LOST && !self.has(flag::PERSIST) {
+            self.flags &= !flag::TIMING;
+            self.snd_nxt = self.snd_una;
+            arrival.note = Some(Note::FastRetransmit);
+        }
+    }
+
+    /// "the send window should be updated": only from segments newer than the last that did (SND.WL1, SND.WL2).
+    fn take_window(&mut self, segment: &Segment, config: &Config, now: Instant) {
+        let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
+        if self.wl1.after(seq) || (self.wl1 == seq && self.wl2.after(ack)) {
+            return;
+        }
+        (self.wl1, self.wl2) = (seq, ack);
+        self.snd_wnd = u32::from(segment.window) << self.snd_shift;
+        self.snd_wnd_max = self.snd_wnd_max.max(self.snd_wnd);
+        if self.has(flag::PERSIST) && self.snd_wnd > 0 {
+            // What the probe carried past the window was not taken: it goes out again with the rest.
+            self.flags &= !flag::PERSIST;
+            self.retries = 0;
+            self.snd_nxt = self.snd_una;
+            let in_flight = self.snd_una != self.snd_max;
+            self.timer_at = if in_flight { now + self.rto(config) } else { Instant::NEVER };
+        }
+    }
+
+    fn fin_acknowledged(&mut self, config: &Config, now: Instant, arrival: &mut Arrival) {
+        match self.state() {
+            State::FinWait1 => self.enter(Event::AckOfFin),
+            State::Closing => {
+                self.enter(Event::AckOfFin);
+                self.begin_time_wait(config, now, arrival);
+            }
+            State::LastAck => {
+                self.enter(Event::AckOfFin);
+                arrival.ended = Some(End::Finished);
+            }
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait2
+            | State::CloseWait
+            | State::TimeWait => {}
+        }
+    }
+
+    fn begin_time_wait(&mut self, config: &Config, now: Instant, arrival: &mut Arrival) {
+        self.timer_at = now + time_wait(config);
+        self.flags &= !flag::PERSIST;
+        arrival.time_wait = true;
+    }
+
+    /// Steps seven and eight: the text that is next in order, then FIN.
+    fn text_and_fin(
+        &mut self,
+        segment: &Segment,
+        text_at: Seq,
+        config: &Config,
+        now: Instant,
+        room: u32,
+        arrival: &mut Arrival,
+    ) {
+        let fin = segment.flags.has(Flags::FIN);
+        if segment.payload_len == 0 && !fin {
+            return;
+        }
+        match self.state() {
+            State::Established | State::FinWait1 | State::FinWait2 => {}
+            // "This should not occur since a FIN has been received from the remote side. Ignore the segment text." What
+            // stands before that FIN was taken as out of the window already.
+            State::CloseWait | State::Closing | State::LastAck | State::TimeWait => return,
+            State::Closed | State::Listen | State::SynSent | State::SynReceived => return,
+        }
+        if text_at.after(self.rcv_nxt) {
+            // SHLD-31 would queue it; it is asked for again at once (RFC 5681 s4.2, MAY-13).
+            self.owe_ack_now();
+            arrival.note = Some(Note::OutOfOrder);
+            return;
+        }
+        let skip = self.rcv_nxt.since(text_at).min(u32::from(segment.payload_len));
+        let new = u32::from(segment.payload_len) - skip;
+        let taken = new.min(self.rcv_adv.since(self.rcv_nxt)).min(room);
+        self.rcv_nxt = self.rcv_nxt.plus(taken);
+        self.owed |= owed::ACK;
+        arrival.text = (skip as u16, taken as u16);
+        if fin && taken == new {
+            self.fin_arrives(config, now, arrival);
+        }
+    }
+
+    /// Step eight: "advance RCV.NXT over the FIN, and send an acknowledgment for the FIN".
+    fn fin_arrives(&mut self, config: &Config, now: Instant, arrival: &mut Arrival) {
+        self.rcv_nxt = self.rcv_nxt.plus(1);
+        self.rcv_adv = self.rcv_adv.max(self.rcv_nxt);
+        self.enter(Event::Fin);
+        arrival.fin = true;
+        if self.state() == State::TimeWait {
+            self.begin_time_wait(config, now, arrival);
+        }
+    }
+
+    /// RFC 5961 s7 challenge ACK.
+    fn challenge(&mut self, arrival: &mut Arrival) {
+        self.owe_ack_now();
+        arrival.note = Some(Note::ChallengeAck);
+    }
+
+    /// One ACK for this very segment.
+    fn owe_ack_now(&mut self) {
+        self.dup_acks_owed = self.dup_acks_owed.saturating_add(1);
+    }
+}

@@ -1,0 +1,272 @@
+//! What a connection sends next (RFC 9293 s3.10.2, s3.8.6): one segment a call, until nothing is owed or nothing may go.
+//!
+//! Order: duplicate ACKs one for one; the handshake's ACK if nothing can carry it; probes; text with FIN; a bare ACK;
+//! RST last. Whatever carries ACK pays the coalesced one.
+
+use super::rto::micros;
+use super::state::State;
+use super::tcb::{SYN_WINDOW_MAX, TIMESTAMP_BYTES, Tcb, flag, offered_shift, owed, timestamp};
+use super::{Config, Seq};
+use crate::time::Instant;
+use crate::wire::options::Options;
+use crate::wire::tcp::Flags;
+
+/// A segment to be written: everything but addresses and payload bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    pub seq: Seq,
+    pub ack: Seq,
+    pub flags: Flags,
+    /// As in the header: scaled down.
+    pub window: u16,
+    pub options: Options,
+    /// Stream offset of the first payload byte.
+    pub offset: u64,
+    /// Payload length in bytes.
+    pub len: u16,
+    /// Everything in it was sent before.
+    pub again: bool,
+}
+
+impl Tcb {
+    /// The next segment to send, if any. `room` is what the application can take, in bytes; it bounds the window that
+    /// is offered.
+    pub fn output(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+        match self.state() {
+            State::Closed => self.last_words(config, now),
+            State::Listen => None,
+            State::SynSent | State::SynReceived => self.handshake(config, now, room),
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => self.synchronized(config, now, room),
+        }
+    }
+
+    /// Owes an ACK if the window can be opened by enough for the peer to notice (RFC 9293 s3.8.6.2.2): the application
+    /// has taken what it kept. `room` as in [`Tcb::output`].
+    pub fn offer_window(&mut self, config: &Config, room: u32) {
+        let open = self.rcv_adv.since(self.rcv_nxt);
+        let receiving =
+            matches!(self.state(), State::Established | State::FinWait1 | State::FinWait2);
+        // While half the window is open the peer needs no news of the rest.
+        if receiving && open < config.window / 2 && self.edge(config, room) > open {
+            self.owed |= owed::ACK;
+        }
+    }
+
+    fn last_words(&mut self, config: &Config, now: Instant) -> Option<Transmit> {
+        if self.owed & owed::HANDSHAKE != 0 {
+            self.owed &= !owed::HANDSHAKE;
+            return Some(self.bare_ack(config, now, 0));
+        }
+        if self.owed & owed::RST == 0 {
+            return None;
+        }
+        self.owed = 0;
+        let ack = self.bare_ack(config, now, 0);
+        Some(Transmit { flags: Flags::RST | Flags::ACK, options: Options::default(), ..ack })
+    }
+
+    fn handshake(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+        if self.snd_nxt != self.snd_una {
+            return self.owed_ack(config, now, room);
+        }
+        let again = self.snd_max != self.snd_una;
+        let answer = self.state() == State::SynReceived;
+        self.sent(1, config, now);
+        self.owed = 0;
+        Some(Transmit {
+            seq: self.snd_una,
+            ack: if answer { self.rcv_nxt } else { Seq(0) },
+            flags: if answer { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            window: config.window.min(SYN_WINDOW_MAX) as u16,
+            options: self.syn_options(config, now, answer),
+            offset: 0,
+            len: 0,
+            again,
+        })
+    }
+
+    /// A SYN offers what the configuration has; a SYN-ACK only what the SYN offered too (RFC 7323 s2.2, s3.2).
+    fn syn_options(&self, config: &Config, now: Instant, answer: bool) -> Options {
+        let stamped = if answer { self.has(flag::TIMESTAMPS) } else { config.timestamps };
+        let scaling = if answer { self.has(flag::SCALING) } else { config.window_scaling };
+        Options {
+            mss: Some(config.mss),
+            window_scale: scaling.then(|| offered_shift(config)),
+            // Not offered while out-of-order text is dropped: a sender that counts on SACK counts no bare duplicates.
+            sack_permitted: false,
+            timestamps: stamped.then(|| (timestamp(now), if answer { self.ts_recent } else { 0 })),
+        }
+    }
+
+    fn synchronized(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+        if self.dup_acks_owed > 0 {
+            self.dup_acks_owed -= 1;
+            return Some(self.bare_ack(config, now, room));
+        }
+        if self.owed & owed::HANDSHAKE != 0 && self.unsent() == 0 {
+            return Some(self.bare_ack(config, now, room));
+        }
+        if self.owed & owed::KEEPALIVE != 0 {
+            self.owed &= !owed::KEEPALIVE;
+            // SHLD-12: no data; the number before the window provokes an ACK.
+            let probe = self.bare_ack(config, now, room);
+            return Some(Transmit { seq: self.snd_max.minus(1), ..probe });
+        }
+        match self.text(config, now, room) {
+            None => self.owed_ack(config, now, room),
+            text => text,
+        }
+    }
+
+    fn owed_ack(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+        if self.dup_acks_owed > 0 {
+            self.dup_acks_owed -= 1;
+            return Some(self.bare_ack(config, now, room));
+        }
+        (self.owed & owed::ACK != 0).then(|| self.bare_ack(config, now, room))
+    }
+
+    /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`.
+    fn bare_ack(&mut self, config: &Config, now: Instant, room: u32) -> Transmit {
+        self.owed &= !(owed::ACK | owed::HANDSHAKE);
+        Transmit {
+            seq: self.snd_max,
+            ack: self.rcv_nxt,
+            flags: Flags::ACK,
+            window: self.advertise(config, room),
+            options: self.text_options(now),
+            offset: 0,
+            len: 0,
+            again: false,
+        }
+    }
+
+    /// The next text or FIN that the peer's window and ours allow.
+    fn text(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+        let unsent = self.unsent();
+        let offset = self.offset_at_next();
+        let fin_acked = self.has(flag::FIN_SENT) && self.snd_una == self.snd_max;
+        let fin_due = self.has(flag::FIN_QUEUED) && !fin_acked && offset <= self.promised;
+        let probe = self.owed & owed::PROBE != 0;
+        self.owed &= !owed::PROBE;
+        if unsent == 0 && !fin_due {
+            return None;
+        }
+        let mss = u32::from(self.segment_bytes());
+        let in_flight = self.snd_nxt.since(self.snd_una);
+        let peer_room = self.snd_wnd.saturating_sub(in_flight);
+        let flight_room = (u32::from(self.flight_segments) * mss).saturating_sub(in_flight);
+        // A probe carries at least one octet, or the FIN, whatever the window (MUST-36).
+        let usable = if probe { peer_room.max(1) } else { peer_room.min(flight_room) };
+        let len = u64::from(usable.min(mss)).min(unsent) as u32;
+        let fin = fin_due && u64::from(len) == unsent && usable > len;
+        // RFC 9293 s3.8.6.2.1, MUST-38: a full segment, or all there is, or half the largest window; less waits.
+        let worthwhile = fin
+            || len == mss
+            || (len > 0 && u64::from(len) == unsent)
+            || (len > 0 && len >= self.snd_wnd_max / 2);
+        if !probe && !worthwhile {
+            self.persist(config, now);
+            return None;
+        }
+        let again = self.snd_nxt.before(self.snd_max);
+        let seq = self.snd_nxt;
+        let mut flags = Flags::ACK;
+        if len > 0 && u64::from(len) == unsent {
+            // MUST-61: "the PSH bit in the last buffered segment".
+            flags = flags | Flags::PSH;
+        }
+        if fin {
+            flags = flags | Flags::FIN;
+            self.flags |= flag::FIN_SENT;
+        }
+        self.sent(len + u32::from(fin), config, now);
+        self.owed &= !(owed::ACK | owed::HANDSHAKE);
+        Some(Transmit {
+            seq,
+            ack: self.rcv_nxt,
+            flags,
+            window: self.advertise(config, room),
+            options: self.text_options(now),
+            offset,
+            len: len as u16,
+            again,
+        })
+    }
+
+    /// Nothing may go. If nothing is on its way either, no ACK will come to change that: it is the peer's window that
+    /// keeps us, and the timer becomes the persist timer, the first probe after one RTO (RFC 9293 s3.8.6.1, SHLD-29).
+    fn persist(&mut self, config: &Config, now: Instant) {
+        if self.snd_nxt != self.snd_una || self.has(flag::PERSIST) {
+            return;
+        }
+        self.flags |= flag::PERSIST;
+        self.retries = 0;
+        self.probes = 0;
+        self.timer_at = now + self.rto(config);
+    }
+
+    /// Accounts for `numbers` sequence numbers sent at `snd_nxt`.
+    fn sent(&mut self, numbers: u32, config: &Config, now: Instant) {
+        let fresh = self.snd_nxt == self.snd_max;
+        self.snd_nxt = self.snd_nxt.plus(numbers);
+        self.snd_max = self.snd_max.max(self.snd_nxt);
+        if fresh && !self.has(flag::TIMING) {
+            self.flags |= flag::TIMING;
+            (self.rtt_seq, self.rtt_at_us) = (self.snd_nxt, micros(now));
+        }
+        // RFC 6298 s5.1.
+        if self.timer_at == Instant::NEVER {
+            self.timer_at = now + self.rto(config);
+        }
+    }
+
+    /// Promised bytes from `snd_nxt` on.
+    fn unsent(&self) -> u64 {
+        self.promised.saturating_sub(self.offset_at_next())
+    }
+
+    /// Stream offset of `snd_nxt`; one past `promised` once FIN is behind it.
+    fn offset_at_next(&self) -> u64 {
+        self.una_offset + u64::from(self.snd_nxt.since(self.snd_una))
+    }
+
+    /// Payload bytes of a full segment (MUST-16).
+    fn segment_bytes(&self) -> u16 {
+        self.snd_mss - if self.has(flag::TIMESTAMPS) { TIMESTAMP_BYTES } else { 0 }
+    }
+
+    fn text_options(&self, now: Instant) -> Options {
+        let timestamps = self.has(flag::TIMESTAMPS).then(|| (timestamp(now), self.ts_recent));
+        Options { timestamps, ..Options::default() }
+    }
+
+    /// The window field, and the edge it promises.
+    fn advertise(&mut self, config: &Config, room: u32) -> u16 {
+        let open = self.rcv_adv.since(self.rcv_nxt);
+        let edge = self.edge(config, room);
+        let mut units = edge >> self.rcv_shift;
+        // SHLD-14: rounding must not pull the edge back; what it gives away is less than one unit.
+        if units << self.rcv_shift < open {
+            units += 1;
+        }
+        let units = units.min(SYN_WINDOW_MAX);
+        self.rcv_adv = self.rcv_adv.max(self.rcv_nxt.plus(units << self.rcv_shift));
+        units as u16
+    }
+
+    /// Where the right edge goes, from RCV.NXT. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a full segment or half
+    /// the buffer at least.
+    fn edge(&self, config: &Config, room: u32) -> u32 {
+        let open = self.rcv_adv.since(self.rcv_nxt);
+        let want = config.window.min(room).min(SYN_WINDOW_MAX << self.rcv_shift);
+        let step = (config.window / 2).min(u32::from(config.mss));
+        if want >= open.saturating_add(step) { want } else { open }
+    }
+}

@@ -1,0 +1,173 @@
+//! The retransmission timeout (RFC 6298) and what happens when a connection's time comes.
+
+use super::state::{Event, State};
+use super::tcb::{Tcb, flag, owed};
+use super::{Config, End, Keepalive};
+use crate::time::{Instant, Span};
+
+/// Granularity of our clock for RFC 6298's G, in µs: a tick of the timer wheel.
+const GRANULARITY_US: u32 = 66;
+
+/// RFC 6298 s5.7: the RTO to begin with when the SYN had to be sent again.
+const RTO_AFTER_LOST_SYN: Span = Span::from_secs(3);
+
+/// What time did to a connection, for the engine to count and to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Its time had not come, or only its deadline moved.
+    Early,
+    /// SYN or SYN-ACK is owed again.
+    ResendSyn,
+    /// The first unacknowledged segment is owed again.
+    Resend,
+    /// A zero-window probe is owed.
+    ProbeWindow,
+    /// A keepalive probe is owed.
+    ProbeKeepalive,
+    /// TIME-WAIT is over. The application knows already.
+    TimeWaitOver,
+    /// Given up.
+    Ended(End),
+}
+
+impl Tcb {
+    /// The present timeout: SRTT + max(G, 4 RTTVAR), doubled a retry, within the bounds (RFC 6298 s2.2-2.5, s5.5).
+    pub(super) fn rto(&self, config: &Config) -> Span {
+        let base = if self.srtt_us == 0 {
+            match self.has(flag::SYN_RESENT) && self.state() != State::SynSent {
+                true => config.rto_initial.max(RTO_AFTER_LOST_SYN),
+                false => config.rto_initial,
+            }
+        } else {
+            let variance = (4 * u64::from(self.rttvar_us)).max(u64::from(GRANULARITY_US));
+            Span::from_micros(u64::from(self.srtt_us) + variance).max(config.rto_min)
+        };
+        base.times(1 << self.retries.min(20)).min(config.rto_max)
+    }
+
+    /// Takes one round-trip measurement (RFC 6298 s2.2, s2.3), unless the timed segment was sent again (Karn, MUST-18:
+    /// `TIMING` is off then).
+    pub(super) fn measure(&mut self, now: Instant) {
+        if !self.has(flag::TIMING) || self.snd_una.before(self.rtt_seq) {
+            return;
+        }
+        self.flags &= !flag::TIMING;
+        let rtt_us = (micros(now).wrapping_sub(self.rtt_at_us)).clamp(1, 1 << 30);
+        if self.srtt_us == 0 {
+            (self.srtt_us, self.rttvar_us) = (rtt_us, rtt_us / 2);
+        } else {
+            let error = self.srtt_us.abs_diff(rtt_us);
+            self.rttvar_us = self.rttvar_us - self.rttvar_us / 4 + error / 4;
+            self.srtt_us = (self.srtt_us - self.srtt_us / 8 + rtt_us / 8).max(1);
+        }
+    }
+
+    /// Lets time act, as of `now`.
+    pub fn expires(
+        &mut self,
+        config: &Config,
+        keepalive: Option<Keepalive>,
+        now: Instant,
+    ) -> Expiry {
+        if self.timer_at <= now {
+            return match self.state() {
+                State::Closed | State::Listen => Expiry::Early,
+                State::TimeWait => self.leave_time_wait(now),
+                State::SynSent | State::SynReceived => self.resend_syn(config, now),
+                State::Established
+                | State::FinWait1
+                | State::FinWait2
+                | State::CloseWait
+                | State::Closing
+                | State::LastAck => self.resend_text(config, now),
+            };
+        }
+        match self.state() {
+            State::FinWait2 if self.heard_at + config.fin_wait2 <= now => {
+                self.abandon();
+                Expiry::Ended(End::FinWait2Timeout)
+            }
+            State::Established | State::CloseWait => match keepalive {
+                Some(keepalive) if self.keepalive_at(keepalive) <= now => self.probe(keepalive),
+                _ => Expiry::Early,
+            },
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::FinWait1
+            | State::FinWait2
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => Expiry::Early,
+        }
+    }
+
+    fn leave_time_wait(&mut self, now: Instant) -> Expiry {
+        // The last ACK must be out first: without room to send, TIME-WAIT lasts a little longer.
+        if self.owes() {
+            self.timer_at = now + Span::from_millis(1);
+            return Expiry::Early;
+        }
+        self.enter(Event::TimeWaitOver);
+        self.timer_at = Instant::NEVER;
+        Expiry::TimeWaitOver
+    }
+
+    fn resend_syn(&mut self, config: &Config, now: Instant) -> Expiry {
+        if self.retries >= config.syn_retries {
+            // RFC 9293 s3.8.3: R2 for a SYN is passed: close the connection.
+            self.abandon();
+            return Expiry::Ended(End::SynTimeout);
+        }
+        self.flags |= flag::SYN_RESENT;
+        self.fall_back(config, now);
+        Expiry::ResendSyn
+    }
+
+    fn resend_text(&mut self, config: &Config, now: Instant) -> Expiry {
+        // A peer that answers zero-window probes is never given up (MUST-37): `probes` counts the unanswered ones.
+        let persist = self.has(flag::PERSIST);
+        let unanswered = if persist { self.probes } else { self.retries };
+        if unanswered >= config.data_retries {
+            // RFC 9293 s3.8.3: R2 is passed: close the connection.
+            self.abandon();
+            return Expiry::Ended(End::DataTimeout);
+        }
+        self.fall_back(config, now);
+        if persist {
+            self.probes += 1;
+            self.owed |= owed::PROBE;
+            return Expiry::ProbeWindow;
+        }
+        // RFC 5681 s3.1: "the cwnd MUST be set to no more than the loss window, LW, which equals 1 full-sized segment".
+        self.flight_segments = 1;
+        Expiry::Resend
+    }
+
+    /// Goes back to the first unacknowledged number, backs the timer off (RFC 6298 s5.4-5.6) and stops the measurement.
+    fn fall_back(&mut self, config: &Config, now: Instant) {
+        self.retries = self.retries.saturating_add(1);
+        self.snd_nxt = self.snd_una;
+        self.dup_acks = 0;
+        self.flags &= !flag::TIMING;
+        self.timer_at = now + self.rto(config);
+    }
+
+    fn probe(&mut self, keepalive: Keepalive) -> Expiry {
+        // MUST-29: one unanswered probe is no proof of a dead connection; all of them are taken as one.
+        if self.probes >= keepalive.probes {
+            self.owed |= owed::RST;
+            self.abandon();
+            return Expiry::Ended(End::KeepaliveTimeout);
+        }
+        self.probes += 1;
+        self.owed |= owed::KEEPALIVE;
+        Expiry::ProbeKeepalive
+    }
+}
+
+/// Microseconds, wrapping: enough for a round trip.
+pub(super) fn micros(now: Instant) -> u32 {
+    (now.as_nanos() / 1_000) as u32
+}
