@@ -1,15 +1,46 @@
 //! One core's stack: frames in, frames out, and a table of connections between.
+//!
+//! ```text
+//!   rx -> parse -> prefetch -> look up -> Tcb::arrives -> App marks what is owed -.
+//!                                   wheel -> Tcb::expires ------------------------+-> ready queue
+//!                                   App::launch -> Tcb::open_active --------------'      |
+//!   tx <- headers, payload <- Tcb::output <----------------------------------------------'
+//! ```
+//!
+//! `egress` alone writes connections' segments; only answers that need no connection (`answer`) turn a frame round. The
+//! engine knows no device and reads no clock. Work a turn is bounded: a burst of frames, and the limits below.
 
-use crate::app::{App, Conn, Refusal};
+mod answer;
+mod egress;
+mod expire;
+mod ingress;
+mod neighbors;
+pub mod table;
+
+use crate::app::{App, Conn, Owes, Refusal};
 use crate::flow::FlowKey;
-use crate::flow::tuples::Ranges;
-use crate::frame::{Burst, Pool};
+use crate::flow::tuples::{Ranges, Tuples};
+use crate::frame::{BURST_FRAMES_MAX, Burst, Pool};
+use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
-use crate::tcp::{self, Keepalive};
-use crate::time::Instant;
+use crate::tcp::{self, End, Keepalive, State, Tcb};
+use crate::time::{Instant, Span};
+use crate::timer::Wheel;
 use crate::wire::ethernet::Mac;
 use crate::wire::segment::Verify;
+use ingress::Staged;
+use neighbors::Neighbors;
 use std::net::Ipv4Addr;
+use table::{Queue, Table};
+
+/// Timers handled a turn. As many as frames, so that neither starves the other.
+const EXPIRIES_MAX: usize = BURST_FRAMES_MAX;
+
+/// Connections asked to drain a turn.
+const DRAINS_MAX: u32 = 256;
+
+/// No listener at this port.
+const NO_LISTENER: u16 = u16::MAX;
 
 /// Addresses that are ours, on one subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,72 +85,287 @@ pub struct Config {
 pub struct Engine<A: App> {
     pub app: A,
     pub counters: Counters,
+    config: Config,
+    secret: Secret,
+    table: Table<A::State>,
+    wheel: Wheel,
+    /// Connections that may have something to send, in the order in which it became so.
+    ready: Queue,
+    neighbors: Neighbors,
+    tuples: Option<Tuples>,
+    /// Listener by port.
+    listeners: Box<[u16]>,
+    in_time_wait: usize,
+    ip_id: u16,
+    stopping: bool,
+    /// The next slot to be asked to drain.
+    drain_at: u32,
+    announcer: answer::Announcer,
+    // Scratch of a turn, kept for its memory.
+    staged: Vec<Staged>,
+    due: Vec<u32>,
 }
 
 impl<A: App> Engine<A> {
-    pub fn new(_config: Config, app: A, _now: Instant) -> Engine<A> {
-        Engine { app, counters: Counters::default() }
+    /// All memory of the engine is allocated here.
+    ///
+    /// # Panics
+    /// If the configuration has more than 65,534 listeners or no connections.
+    pub fn new(config: Config, app: A, now: Instant) -> Engine<A> {
+        assert!(config.listeners.len() < NO_LISTENER as usize);
+        let mut listeners = vec![NO_LISTENER; 1 << 16].into_boxed_slice();
+        for (place, listener) in config.listeners.iter().enumerate() {
+            listeners[listener.port as usize] = place as u16;
+        }
+        let mut seeds = Rng::new(config.seed);
+        let secret = Secret::from_seed(seeds.next());
+        Engine {
+            app,
+            counters: Counters::default(),
+            table: Table::new(config.connections_max, Secret::from_seed(seeds.next())),
+            wheel: Wheel::new(config.connections_max, now),
+            ready: Queue::new(),
+            neighbors: Neighbors::new(),
+            tuples: config.ranges.clone().map(Tuples::new),
+            listeners,
+            in_time_wait: 0,
+            ip_id: seeds.next() as u16,
+            stopping: false,
+            drain_at: config.connections_max,
+            announcer: answer::Announcer::new(&config),
+            staged: Vec::with_capacity(BURST_FRAMES_MAX),
+            due: Vec::with_capacity(EXPIRIES_MAX),
+            config,
+            secret,
+        }
     }
 
     /// One turn: takes every frame out of `rx`, lets due timers fire, lets the application launch, and fills `tx` with
     /// what is owed, as far as there is room. Bounded work, whatever arrives.
-    pub fn poll(&mut self, _now: Instant, _pool: &mut Pool, _rx: &mut Burst, _tx: &mut Burst) {}
+    pub fn poll(&mut self, now: Instant, pool: &mut Pool, rx: &mut Burst, tx: &mut Burst) {
+        self.ingress(now, pool, rx, tx);
+        self.expire(now);
+        self.drain(now);
+        self.launch(now);
+        self.resolve(now, pool, tx);
+        self.egress(now, pool, tx);
+    }
 
     /// Connections in the table, TIME-WAIT included.
     pub fn connections(&self) -> usize {
-        0
+        self.table.len()
     }
 
     /// Connections in the table that are not in TIME-WAIT.
     pub fn live(&self) -> usize {
-        0
+        self.table.len() - self.in_time_wait
     }
 
     /// Opens the connection `key` now, whatever the ranges say.
     ///
     /// # Errors
     /// The four-tuple is in use, or the table is full.
-    pub fn connect(
-        &mut self,
-        _now: Instant,
-        _key: FlowKey,
-        _state: A::State,
-    ) -> Result<(), Refusal> {
-        Err(Refusal::TableFull)
+    pub fn connect(&mut self, now: Instant, key: FlowKey, state: A::State) -> Result<(), Refusal> {
+        if self.table.find(&key).is_some() {
+            return Err(Refusal::NoTuple);
+        }
+        let next_hop = self.next_hop(key.remote).unwrap_or(key.remote);
+        let neighbor = self.neighbors.number(next_hop, None, now).ok_or(Refusal::TableFull)?;
+        let mut tcb = Tcb::open_active(key, tcp::isn(&self.secret, &key, now), now);
+        tcb.neighbor = neighbor;
+        let slot = self.table.insert(tcb, state).ok_or(Refusal::TableFull)?;
+        self.counters.active_opens += 1;
+        self.ready.push(&mut self.table.tcbs, slot);
+        Ok(())
     }
 
     /// Lets `act` mark something on the connection `key` outside of any event, as a user's call would. False if there
     /// is no such connection, or it is in TIME-WAIT.
     pub fn prod(
         &mut self,
-        _now: Instant,
-        _key: &FlowKey,
-        _act: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
+        now: Instant,
+        key: &FlowKey,
+        act: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
     ) -> bool {
-        false
+        match self.table.find(key) {
+            Some(slot) if self.tcb(slot).state() != State::TimeWait => {
+                self.tell(slot, now, act);
+                self.settle(slot, now);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// The state of the connection `key`; `Closed` if there is none.
-    pub fn state_of(&self, _key: &FlowKey) -> tcp::State {
-        tcp::State::Closed
+    pub fn state_of(&self, key: &FlowKey) -> State {
+        self.table.find(key).map_or(State::Closed, |slot| self.tcb(slot).state())
     }
 
     /// No new connections: SYNs are refused with RST, launches stop, and every idle connection is closed.
-    pub fn stop(&mut self, _now: Instant) {}
-
-    /// When the engine will next have something to do of itself, for a virtual clock.
-    pub fn next_deadline(&self, _now: Instant) -> Instant {
-        Instant::NEVER
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.drain_at = 0;
+        self.app.stop();
     }
 
-    /// Bytes of state a connection takes (table, slabs and wheel), at this configuration.
+    /// When the engine will next have something to do of itself, for a virtual clock.
+    pub fn next_deadline(&self, now: Instant) -> Instant {
+        let busy = !self.ready.is_empty() || self.drain_at < self.config.connections_max;
+        if busy || !self.announcer.is_done() {
+            // Something waits for room to be sent: look again in a moment.
+            return now + Span::from_micros(1);
+        }
+        let launch = if self.stopping { Instant::NEVER } else { self.app.next_launch(now) };
+        self.wheel.next().min(self.neighbors.next()).min(launch)
+    }
+
+    /// Bytes of state a connection takes (block, application's state, index, wheel), at this configuration.
     pub fn bytes_per_connection(&self) -> usize {
-        0
+        self.table.slot_bytes() + Wheel::NODE_BYTES
     }
 
     /// Laws 2 and 3: free + live slots = max, the index agrees with the slots, every control block is sound.
     ///
     /// # Panics
     /// If not: a bug of ours.
-    pub fn check(&self) {}
+    pub fn check(&self) {
+        self.table.check(&self.config.tcp);
+    }
+
+    fn tcb(&self, slot: u32) -> &Tcb {
+        &self.table.tcbs[slot as usize]
+    }
+
+    fn keepalive(&self, slot: u32) -> Option<Keepalive> {
+        match self.config.listeners.get(self.tcb(slot).listener as usize) {
+            Some(listener) => listener.keepalive,
+            None => self.config.keepalive,
+        }
+    }
+
+    /// Tells the application something about a connection and takes down what it marks.
+    fn tell(
+        &mut self,
+        slot: u32,
+        now: Instant,
+        event: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
+    ) {
+        let tcb = &mut self.table.tcbs[slot as usize];
+        if tcb.state() == State::Closed {
+            return;
+        }
+        let state = &mut self.table.states[slot as usize];
+        let mut conn = Conn::new(state, now, tcb.key, tcb.listener);
+        event(&mut self.app, &mut conn);
+        let Owes { bytes, close, abort } = conn.owes();
+        tcb.promise(bytes);
+        if close {
+            tcb.close();
+        }
+        if abort || (close && tcb.state() == State::Closed) {
+            self.abort(slot, now);
+        }
+    }
+
+    /// Ends a connection of ours, by RST where the peer has something to forget.
+    fn abort(&mut self, slot: u32, now: Instant) {
+        let before = self.tcb(slot).state();
+        self.table.tcbs[slot as usize].abort();
+        self.end(slot, before, End::Aborted, now);
+    }
+
+    /// After any event: the connection may have something to send, and its deadline may have come closer.
+    fn settle(&mut self, slot: u32, now: Instant) {
+        let tcb = &mut self.table.tcbs[slot as usize];
+        if tcb.state() == State::Closed {
+            return;
+        }
+        let room = self.app.window(&self.table.states[slot as usize]);
+        tcb.offer_window(&self.config.tcp, room);
+        self.ready.push(&mut self.table.tcbs, slot);
+        self.rearm(slot, now);
+    }
+
+    /// Files the connection's deadline if it is earlier than what the wheel has. A later one is left for the wheel to
+    /// find out.
+    fn rearm(&mut self, slot: u32, now: Instant) {
+        let deadline = self.tcb(slot).deadline(&self.config.tcp, self.keepalive(slot)).max(now);
+        if deadline < self.tcb(slot).armed {
+            self.table.tcbs[slot as usize].armed = deadline;
+            self.wheel.arm(slot, deadline);
+        }
+    }
+
+    /// The application's connection is over although the block stays: TIME-WAIT.
+    fn begin_time_wait(&mut self, slot: u32, now: Instant) {
+        self.in_time_wait += 1;
+        self.counters.time_waits += 1;
+        self.counters.closed += 1;
+        self.counters.end_finished += 1;
+        self.app.ended(now, &mut self.table.states[slot as usize], End::Finished);
+    }
+
+    /// A connection that was in `before` is CLOSED now: counts it, tells the application, gives the slot back.
+    fn end(&mut self, slot: u32, before: State, end: End, now: Instant) {
+        let counters = &mut self.counters;
+        match before {
+            State::SynSent | State::SynReceived => counters.attempt_fails += 1,
+            State::Established | State::CloseWait => counters.estab_resets += 1,
+            State::Closed
+            | State::Listen
+            | State::FinWait1
+            | State::FinWait2
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {}
+        }
+        match end {
+            End::Finished => {
+                counters.closed += 1;
+                counters.end_finished += 1;
+            }
+            End::Reset => counters.end_reset += 1,
+            End::Refused => counters.end_refused += 1,
+            End::SynTimeout => counters.end_syn_timeout += 1,
+            End::DataTimeout => counters.end_data_timeout += 1,
+            End::KeepaliveTimeout => counters.end_keepalive_timeout += 1,
+            End::FinWait2Timeout => counters.end_fin_wait2_timeout += 1,
+            End::Aborted => counters.end_aborted += 1,
+            End::Unreachable => counters.end_unreachable += 1,
+        }
+        self.app.ended(now, &mut self.table.states[slot as usize], end);
+        self.discard(slot);
+    }
+
+    /// Takes a block out of the table; the slot is free as soon as its last words are sent.
+    fn discard(&mut self, slot: u32) {
+        self.wheel.cancel(slot);
+        self.table.unfile(slot);
+        if self.tcb(slot).owes() {
+            self.ready.push(&mut self.table.tcbs, slot);
+        }
+        self.table.release(slot);
+    }
+
+    /// Where a datagram to `remote` goes first: the host itself on our subnets, else the gateway if there is one.
+    fn next_hop(&self, remote: Ipv4Addr) -> Option<Ipv4Addr> {
+        match self.config.subnets.iter().any(|subnet| subnet.is_on_link(remote)) {
+            true => Some(remote),
+            false => self.config.gateway,
+        }
+    }
+
+    fn is_ours(&self, address: Ipv4Addr) -> bool {
+        self.config.subnets.iter().any(|subnet| (subnet.first..=subnet.last).contains(&address))
+    }
+}
+
+impl Subnet {
+    /// True if `address` is a neighbour on this subnet.
+    pub fn is_on_link(&self, address: Ipv4Addr) -> bool {
+        let host_bits = 32 - u32::from(self.prefix_len.min(32));
+        let net = |ip: Ipv4Addr| u64::from(ip.to_bits()) >> host_bits;
+        net(address) == net(self.first)
+    }
 }

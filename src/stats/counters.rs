@@ -52,6 +52,7 @@ counters! {
     listen_overflows, "ListenOverflows", "SYNs dropped because the connection table was full.";
     ofo_dropped, "TCPOFODrop", "Segments dropped because they arrived ahead of order.";
     out_of_window, "TCPOutOfWindow", "Segments whose sequence numbers were not acceptable (RFC 9293 s3.10.7.4).";
+    fast_retrans, "TCPFastRetrans", "Losses taken from three duplicate ACKs (RFC 5681 s3.2).";
     zero_window_probes, "TCPWinProbe", "Zero-window probes sent.";
     end_finished, "end_finished_total", "Connections that ended by FIN from both sides.";
     end_reset, "end_reset_total", "Connections ended by the peer's RST after ESTABLISHED.";

@@ -54,6 +54,9 @@ struct Link {
 const _: () = assert!(size_of::<Link>() == 16);
 
 impl Wheel {
+    /// Bytes of memory a node.
+    pub const NODE_BYTES: usize = size_of::<Link>();
+
     /// A wheel for nodes `0..nodes`, starting at `now`. All memory is allocated, and touched, here.
     ///
     /// # Panics

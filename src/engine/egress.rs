@@ -1,0 +1,103 @@
+//! One way out: the only code that writes connections' segments, bounded by the room in `tx`.
+
+use super::Engine;
+use crate::app::App;
+use crate::frame::{Burst, Frame, Pool};
+use crate::tcp::{State, Transmit};
+use crate::time::Instant;
+use crate::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
+use crate::wire::segment::{self, Segment};
+use crate::wire::tcp::Flags;
+
+impl<A: App> Engine<A> {
+    /// Sends what is owed, connection after connection in the order in which they became ready, until `tx` is full.
+    pub(super) fn egress(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
+        while tx.room() > 0 {
+            let Some(slot) = self.ready.front() else { return };
+            let number = self.tcb(slot).neighbor;
+            let Some(mac) = self.neighbors.mac(number) else {
+                self.ready.pop(&mut self.table.tcbs);
+                self.park(slot, number, now);
+                continue;
+            };
+            if !self.send(slot, mac, now, pool, tx) {
+                // Out of room or frames: it stays first.
+                return;
+            }
+            self.ready.pop(&mut self.table.tcbs);
+            match self.tcb(slot).state() {
+                State::Closed => self.table.release(slot),
+                _ => self.rearm(slot, now),
+            }
+        }
+    }
+
+    /// Sends all that one connection may; false if something is left for want of room or frames.
+    fn send(&mut self, slot: u32, mac: Mac, now: Instant, pool: &mut Pool, tx: &mut Burst) -> bool {
+        loop {
+            if tx.room() == 0 {
+                return false;
+            }
+            let Some(mut frame) = pool.take() else {
+                self.counters.tx_no_frame += 1;
+                return false;
+            };
+            let room = self.app.window(&self.table.states[slot as usize]);
+            let tcb = &mut self.table.tcbs[slot as usize];
+            let Some(transmit) = tcb.output(&self.config.tcp, now, room) else {
+                pool.put(frame);
+                return true;
+            };
+            self.write(slot, mac, &transmit, &mut frame);
+            self.count_sent(&transmit, frame.bytes().len());
+            tx.push(frame);
+        }
+    }
+
+    fn write(&mut self, slot: u32, mac: Mac, transmit: &Transmit, frame: &mut Frame) {
+        let Transmit { seq, ack, flags, window, options, offset, len, again: _ } = *transmit;
+        let key = self.tcb(slot).key;
+        let header_len = segment::header_len(self.config.vlan.is_some(), &options);
+        frame.reset(header_len + usize::from(len));
+        if len > 0 {
+            let state = &self.table.states[slot as usize];
+            self.app.payload(state, offset, &mut frame.bytes_mut()[header_len..]);
+        }
+        let segment = Segment {
+            src: key.local,
+            dst: key.remote,
+            src_port: key.local_port,
+            dst_port: key.remote_port,
+            seq: seq.0,
+            ack: ack.0,
+            flags,
+            window,
+            urgent: 0,
+            options,
+            payload_at: header_len as u16,
+            payload_len: len,
+        };
+        let ethernet = self.ethernet(mac, ETHERTYPE_IPV4);
+        let ip_id = self.next_ip_id();
+        segment::emit(frame.bytes_mut(), &ethernet, &segment, ip_id, self.config.ttl);
+    }
+
+    fn count_sent(&mut self, transmit: &Transmit, bytes: usize) {
+        self.counters.tx_frames += 1;
+        self.counters.tx_bytes += bytes as u64;
+        self.counters.out_rsts += u64::from(transmit.flags.has(Flags::RST));
+        match transmit.again {
+            true => self.counters.retrans_segs += 1,
+            false => self.counters.out_segs += 1,
+        }
+    }
+
+    pub(super) fn ethernet(&self, dst: Mac, ethertype: u16) -> Header {
+        Header { dst, src: self.config.mac, vlan: self.config.vlan, ethertype }
+    }
+
+    pub(super) fn next_ip_id(&mut self) -> u16 {
+        self.ip_id = self.ip_id.wrapping_add(1);
+        self.ip_id
+    }
+}

@@ -1,0 +1,102 @@
+//! What happens without a frame: timers, launches, and the drain of a run that is to stop.
+
+use super::{DRAINS_MAX, EXPIRIES_MAX, Engine};
+use crate::app::{App, Launch, Refusal};
+use crate::tcp::{Expiry, State};
+use crate::time::Instant;
+
+/// Connections launched a turn: half a burst, so that answers to what came in find room beside their SYNs.
+const LAUNCHES_MAX: usize = 32;
+
+/// Four-tuples looked at for one launch. The walk meets each again only after all others, so the next ones are those
+/// that have rested longest: if they are all in use, so are the rest.
+const TUPLE_TRIES: usize = 16;
+
+impl<A: App> Engine<A> {
+    /// Lets due timers fire.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now, EXPIRIES_MAX, &mut due);
+        for slot in due.drain(..) {
+            self.expire_slot(slot, now);
+        }
+        self.due = due;
+    }
+
+    fn expire_slot(&mut self, slot: u32, now: Instant) {
+        let keepalive = self.keepalive(slot);
+        let tcb = &mut self.table.tcbs[slot as usize];
+        tcb.armed = Instant::NEVER;
+        let before = tcb.state();
+        match tcb.expires(&self.config.tcp, keepalive, now) {
+            Expiry::Early => return self.rearm(slot, now),
+            Expiry::ResendSyn => {
+                self.counters.timeouts += 1;
+                self.counters.syn_retrans += 1;
+            }
+            Expiry::Resend => self.counters.timeouts += 1,
+            Expiry::ProbeWindow => self.counters.zero_window_probes += 1,
+            Expiry::ProbeKeepalive => self.counters.keepalive_probes += 1,
+            Expiry::TimeWaitOver => {
+                self.in_time_wait -= 1;
+                return self.discard(slot);
+            }
+            Expiry::Ended(end) => return self.end(slot, before, end, now),
+        }
+        self.settle(slot, now);
+    }
+
+    /// Lets the application open connections.
+    pub(super) fn launch(&mut self, now: Instant) {
+        if self.tuples.is_none() || self.stopping {
+            return;
+        }
+        for _ in 0..LAUNCHES_MAX {
+            let Some(Launch { mut state }) = self.app.launch(now) else { return };
+            let refusal = match self.launch_one(now, state) {
+                Ok(()) => continue,
+                Err(refusal) => refusal,
+            };
+            match refusal {
+                Refusal::NoTuple => self.counters.launch_no_tuple += 1,
+                Refusal::TableFull => self.counters.launch_table_full += 1,
+            }
+            self.app.refused(now, &mut state, refusal);
+        }
+    }
+
+    fn launch_one(&mut self, now: Instant, state: A::State) -> Result<(), Refusal> {
+        for _ in 0..TUPLE_TRIES {
+            let key = self.tuples.as_mut().and_then(|tuples| tuples.next());
+            let Some(key) = key else { return Err(Refusal::NoTuple) };
+            match self.connect(now, key, state) {
+                Err(Refusal::NoTuple) => {}
+                launched => return launched,
+            }
+        }
+        Err(Refusal::NoTuple)
+    }
+
+    /// While stopping: asks each connection once to close.
+    pub(super) fn drain(&mut self, now: Instant) {
+        let max = self.config.connections_max;
+        let end = self.drain_at.saturating_add(DRAINS_MAX).min(max);
+        for slot in self.drain_at..end {
+            match self.tcb(slot).state() {
+                State::Closed | State::Listen | State::TimeWait => {}
+                State::SynSent
+                | State::SynReceived
+                | State::Established
+                | State::FinWait1
+                | State::FinWait2
+                | State::CloseWait
+                | State::Closing
+                | State::LastAck => {
+                    self.tell(slot, now, |app, conn| app.drain(conn));
+                    self.settle(slot, now);
+                }
+            }
+        }
+        self.drain_at = end;
+    }
+}

@@ -1,0 +1,276 @@
+//! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of one frame's
+//! connection is on its way while another's is worked on.
+
+use super::{Engine, NO_LISTENER};
+use crate::app::App;
+use crate::flow::FlowKey;
+use crate::frame::{Burst, Frame, Pool};
+use crate::stats::Counters;
+use crate::sys::cpu::prefetch;
+use crate::tcp::{self, Arrival, Note, Seq, State, Tcb};
+use crate::time::Instant;
+use crate::wire::Malformed;
+use crate::wire::ethernet::Mac;
+use crate::wire::segment::{self, Body, Packet, Segment};
+use crate::wire::tcp::Flags;
+
+/// A frame between the stages: what it says, and the slot of its connection as far as known.
+pub(super) struct Staged {
+    packet: Result<Packet, Malformed>,
+    slot: Option<u32>,
+}
+
+impl<A: App> Engine<A> {
+    /// Takes every frame out of `rx`.
+    pub(super) fn ingress(
+        &mut self,
+        now: Instant,
+        pool: &mut Pool,
+        rx: &mut Burst,
+        tx: &mut Burst,
+    ) {
+        for frame in rx.frames() {
+            frame.prefetch();
+        }
+        let mut staged = std::mem::take(&mut self.staged);
+        for frame in rx.frames() {
+            self.counters.rx_frames += 1;
+            self.counters.rx_bytes += frame.bytes().len() as u64;
+            staged.push(self.stage(frame));
+        }
+        for (frame, Staged { packet, slot }) in rx.drain(staged.len()).zip(staged.drain(..)) {
+            if let Some(frame) = self.process(now, frame, packet, slot, tx) {
+                pool.put(frame);
+            }
+        }
+        self.staged = staged;
+    }
+
+    fn stage(&self, frame: &Frame) -> Staged {
+        let packet = segment::parse(frame.bytes(), self.config.verify);
+        let slot = match &packet {
+            Ok(Packet { body: Body::Tcp(segment), .. }) => {
+                self.table.find(&FlowKey::of_received(segment))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        if let Some(slot) = slot {
+            prefetch(&self.table.tcbs[slot as usize]);
+            prefetch(&self.table.states[slot as usize]);
+        }
+        Staged { packet, slot }
+    }
+
+    /// Acts on one frame; answers it if it is done with.
+    fn process(
+        &mut self,
+        now: Instant,
+        frame: Frame,
+        packet: Result<Packet, Malformed>,
+        slot: Option<u32>,
+        tx: &mut Burst,
+    ) -> Option<Frame> {
+        let packet = match packet {
+            Ok(packet) => packet,
+            Err(why) => {
+                count_malformed(&mut self.counters, why);
+                return Some(frame);
+            }
+        };
+        let ethernet = packet.ethernet;
+        let to_us = ethernet.dst == self.config.mac || matches!(packet.body, Body::Arp(_));
+        if !to_us || ethernet.vlan != self.config.vlan {
+            self.counters.rx_not_ours += 1;
+            return Some(frame);
+        }
+        match packet.body {
+            Body::Tcp(segment) if self.is_ours(segment.dst) => {
+                self.counters.in_segs += 1;
+                self.segment(now, frame, &segment, ethernet.src, slot, tx)
+            }
+            Body::Arp(arp) => self.arp(frame, &arp, tx),
+            Body::Icmp(message) if self.is_ours(message.dst) => {
+                self.icmp(now, frame, ethernet.src, &message, tx)
+            }
+            Body::Unspoken(about) if self.is_ours(about.dst) => {
+                self.unspoken(frame, ethernet.src, &about, tx)
+            }
+            Body::Tcp(_) | Body::Icmp(_) | Body::Unspoken(_) | Body::Other => {
+                self.counters.rx_not_ours += 1;
+                Some(frame)
+            }
+        }
+    }
+
+    /// One TCP segment to an address of ours.
+    fn segment(
+        &mut self,
+        now: Instant,
+        frame: Frame,
+        segment: &Segment,
+        from: Mac,
+        slot: Option<u32>,
+        tx: &mut Burst,
+    ) -> Option<Frame> {
+        let key = FlowKey::of_received(segment);
+        // An earlier frame of the burst may have opened or ended the connection.
+        let slot =
+            slot.filter(|&slot| self.table.holds(slot, &key)).or_else(|| self.table.find(&key));
+        let Some(slot) = slot else {
+            return self.listen(now, frame, segment, from, None, tx);
+        };
+        let before = self.tcb(slot).state();
+        let room = self.app.window(&self.table.states[slot as usize]);
+        let tcb = &mut self.table.tcbs[slot as usize];
+        let arrival = tcb.arrives(segment, &self.config.tcp, now, room);
+        self.count_note(arrival.note);
+        if arrival.reopen {
+            // The old numbers are beyond doubt over: the new connection starts past them (RFC 9293 s3.6.1, MAY-2).
+            let floor = self.tcb(slot).snd_end();
+            self.in_time_wait -= 1;
+            self.counters.time_wait_recycled += 1;
+            self.discard(slot);
+            return self.listen(now, frame, segment, from, Some(floor), tx);
+        }
+        if arrival.refuse {
+            return self.refuse(frame, segment, from, tx);
+        }
+        self.report(slot, now, &frame, segment, &arrival);
+        self.conclude(slot, before, &arrival, now);
+        Some(frame)
+    }
+
+    /// Tells the application what the segment did, in the order in which it happened.
+    fn report(
+        &mut self,
+        slot: u32,
+        now: Instant,
+        frame: &Frame,
+        segment: &Segment,
+        arrival: &Arrival,
+    ) {
+        if arrival.established {
+            self.counters.established += 1;
+            self.tell(slot, now, |app, conn| app.established(conn));
+        }
+        if arrival.acked_bytes > 0 {
+            self.counters.tx_payload_bytes += u64::from(arrival.acked_bytes);
+            let acked = self.tcb(slot).acknowledged();
+            self.tell(slot, now, |app, conn| app.acknowledged(conn, acked));
+        }
+        let (skip, len) = arrival.text;
+        if len > 0 {
+            self.counters.rx_payload_bytes += u64::from(len);
+            let at = usize::from(segment.payload_at) + usize::from(skip);
+            let text = &frame.bytes()[at..at + usize::from(len)];
+            self.tell(slot, now, |app, conn| app.received(conn, text));
+        }
+        // In TIME-WAIT nothing more can be sent: the application hears of the end instead.
+        if arrival.fin && !arrival.time_wait {
+            self.tell(slot, now, |app, conn| app.peer_closed(conn));
+        }
+    }
+
+    fn conclude(&mut self, slot: u32, before: State, arrival: &Arrival, now: Instant) {
+        if arrival.time_wait && self.tcb(slot).state() == State::TimeWait {
+            self.begin_time_wait(slot, now);
+        }
+        match arrival.ended {
+            Some(end) => self.end(slot, before, end, now),
+            // An RST in TIME-WAIT: the application heard of the end before.
+            None if before == State::TimeWait && self.tcb(slot).state() == State::Closed => {
+                self.in_time_wait -= 1;
+                self.discard(slot);
+            }
+            None => self.settle(slot, now),
+        }
+    }
+
+    /// A segment to no connection (RFC 9293 s3.10.7.1-2): CLOSED, or LISTEN if the port has a listener. `floor` is the
+    /// number after the last one of the connection that the SYN replaces.
+    fn listen(
+        &mut self,
+        now: Instant,
+        frame: Frame,
+        segment: &Segment,
+        from: Mac,
+        floor: Option<Seq>,
+        tx: &mut Burst,
+    ) -> Option<Frame> {
+        let listener = self.listeners[segment.dst_port as usize];
+        // "First, check for a RST: An incoming RST should be ignored."
+        if segment.flags.has(Flags::RST) {
+            return Some(frame);
+        }
+        // "Second, check for an ACK: Any acknowledgment is bad if it arrives on a connection still in the LISTEN state."
+        if listener == NO_LISTENER || self.stopping || segment.flags.has(Flags::ACK) {
+            return self.refuse(frame, segment, from, tx);
+        }
+        // "Third, check for a SYN"; "Fourth, other data or control: ... drop the segment".
+        if segment.flags.has(Flags::SYN) {
+            self.open_passive(now, segment, listener, from, floor);
+        }
+        Some(frame)
+    }
+
+    fn open_passive(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        listener: u16,
+        from: Mac,
+        floor: Option<Seq>,
+    ) {
+        let key = FlowKey::of_received(segment);
+        let mut iss = tcp::isn(&self.secret, &key, now);
+        if let Some(floor) = floor.filter(|floor| !iss.after(*floor)) {
+            iss = floor.plus(1);
+        }
+        // Without a route the answer goes where the SYN came from.
+        let next_hop = self.next_hop(key.remote).unwrap_or(key.remote);
+        let Some(neighbor) = self.neighbors.number(next_hop, Some(from), now) else {
+            self.counters.listen_overflows += 1;
+            return;
+        };
+        let mut tcb = Tcb::open_passive(segment, iss, &self.config.tcp, now);
+        (tcb.listener, tcb.neighbor) = (listener, neighbor);
+        let Some(slot) = self.table.insert(tcb, A::State::default()) else {
+            self.counters.listen_overflows += 1;
+            return;
+        };
+        self.counters.passive_opens += 1;
+        self.settle(slot, now);
+    }
+
+    fn count_note(&mut self, note: Option<Note>) {
+        match note {
+            None => {}
+            Some(Note::OutOfWindow) => self.counters.out_of_window += 1,
+            Some(Note::OutOfOrder) => self.counters.ofo_dropped += 1,
+            Some(Note::ChallengeAck) => self.counters.challenge_acks += 1,
+            Some(Note::Paws) => self.counters.paws_estab += 1,
+            Some(Note::FastRetransmit) => self.counters.fast_retrans += 1,
+        }
+    }
+}
+
+fn count_malformed(counters: &mut Counters, why: Malformed) {
+    let (counter, tcp) = match why {
+        Malformed::Truncated => (&mut counters.rx_truncated, false),
+        Malformed::IpHeader => (&mut counters.rx_ip_header, false),
+        Malformed::IpLength => (&mut counters.rx_ip_length, false),
+        Malformed::IpChecksum => (&mut counters.rx_ip_checksum, false),
+        Malformed::Fragment => (&mut counters.rx_fragment, false),
+        Malformed::Martian => (&mut counters.rx_martian, false),
+        Malformed::TcpHeader => (&mut counters.rx_tcp_header, true),
+        Malformed::TcpChecksum => (&mut counters.rx_tcp_checksum, true),
+        Malformed::TcpOption => (&mut counters.rx_tcp_option, true),
+        Malformed::TcpPort => (&mut counters.rx_tcp_port, true),
+        Malformed::Arp => (&mut counters.rx_arp_malformed, false),
+        Malformed::Icmp => (&mut counters.rx_icmp_malformed, false),
+    };
+    *counter += 1;
+    // RFC 4022: InSegs counts segments in error too.
+    counters.in_segs += u64::from(tcp);
+    counters.in_errs += u64::from(tcp);
+}
