@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-pub use crate::sys::napi::Deferral;
+pub use crate::sys::napi::{Deferral, hello_port};
 
 /// The steering program, built from `bpf/shakedown.bpf.c` by `scripts/bpf.sh`.
 pub const OBJECT: &[u8] = include_bytes!("../../bpf/shakedown.bpf.o");
@@ -93,9 +93,7 @@ impl Program {
             return Err(io::Error::new(io::ErrorKind::NetworkDown, text));
         }
         check_addresses(&interface, steering)?;
-        let tables = steering.tables()?;
-        let program =
-            bpf::Program::load(OBJECT, &[(".rodata", &tables.config), (".bss", &tables.tables)])?;
+        let program = load(steering)?;
         let native = match mode {
             Mode::Auto | Mode::ZeroCopy | Mode::Copy => {
                 program.attach(interface.index, Hook::Native)
@@ -210,6 +208,15 @@ impl Xdp {
             Hook::Native => "copy",
         }
     }
+}
+
+/// Loads the steering program without attaching it anywhere.
+///
+/// # Errors
+/// More separate address ranges than it holds, not permitted, or a kernel that is too old.
+pub fn load(steering: &Steering) -> io::Result<bpf::Program> {
+    let tables = steering.tables()?;
+    bpf::Program::load(OBJECT, &[(".rodata", &tables.config), (".bss", &tables.tables)])
 }
 
 /// Frames that one worker's pool needs so that `queues` queues with rings of `ring_frames` never run dry: all four rings
