@@ -127,7 +127,7 @@ fn bench_checksum(criterion: &mut Criterion) {
         group.bench_function(format!("shakedown/{len}"), |bench| {
             bench.iter(|| checksum::finish(checksum::sum(black_box(&bytes))));
         });
-        // smoltcp's sum is private; an IPv4 header is where it shows by itself.
+        // smoltcp's sum is private: the rival is the RFC's own loop.
         group.bench_function(format!("word by word/{len}"), |bench| {
             bench.iter(|| word_by_word(black_box(&bytes)));
         });

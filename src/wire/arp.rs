@@ -58,6 +58,7 @@ impl Packet {
     ///
     /// # Errors
     /// It is not ARP for IPv4 over Ethernet, no request or reply, or its sender has an address that no station may have.
+    #[inline(never)] // Out of the way of TCP, which `segment::parse` is laid out for.
     pub fn parse(bytes: &[u8]) -> Result<Packet, Malformed> {
         let Some(bytes) = bytes.first_chunk::<PACKET_LEN>() else {
             return Err(Malformed::Truncated);

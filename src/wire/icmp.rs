@@ -73,6 +73,7 @@ impl Kind {
     ///
     /// # Errors
     /// It is shorter than its header, or its checksum is wrong.
+    #[inline(never)] // Out of the way of TCP, which `segment::parse` is laid out for.
     pub fn parse(bytes: &[u8], at: usize) -> Result<Kind, Malformed> {
         let Some(&[kind, code, _, _, _, _, m0, m1]) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(Malformed::Icmp);

@@ -34,27 +34,47 @@ impl Options {
     /// # Errors
     /// A length is 0, 1, or past the end (MUST-7).
     #[inline]
-    pub fn parse(mut bytes: &[u8]) -> Result<Options, Malformed> {
-        let mut options = Options::default();
+    pub fn parse(bytes: &[u8]) -> Result<Options, Malformed> {
+        if bytes.is_empty() {
+            return Ok(Options::default());
+        }
         // RFC 7323 appendix A: what nearly every segment has that has options at all.
         if let [NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = *bytes {
             let pair = (u32::from_be_bytes([v0, v1, v2, v3]), u32::from_be_bytes([e0, e1, e2, e3]));
-            options.timestamps = Some(pair);
-            return Ok(options);
+            return Ok(Options { timestamps: Some(pair), ..Options::default() });
         }
+        Options::parse_any(bytes)
+    }
+
+    /// Out of the common path's way.
+    #[inline(never)]
+    fn parse_any(mut bytes: &[u8]) -> Result<Options, Malformed> {
+        let mut options = Options::default();
         loop {
             bytes = match *bytes {
                 [] | [END, ..] => return Ok(options),
                 [NOP, ref rest @ ..] => rest,
-                [_] => return Err(Malformed::TcpOption),
-                [kind, len, ..] => {
-                    if len < 2 || usize::from(len) > bytes.len() {
-                        return Err(Malformed::TcpOption);
-                    }
-                    let (option, rest) = bytes.split_at(usize::from(len));
-                    options.gather(kind, &option[2..]);
+                [MSS, 4, a, b, ref rest @ ..] => {
+                    options.mss = Some(u16::from_be_bytes([a, b]));
                     rest
                 }
+                [WINDOW_SCALE, 3, shift, ref rest @ ..] => {
+                    options.window_scale = Some(shift);
+                    rest
+                }
+                [SACK_PERMITTED, 2, ref rest @ ..] => {
+                    options.sack_permitted = true;
+                    rest
+                }
+                [TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3, ref rest @ ..] => {
+                    let value = u32::from_be_bytes([v0, v1, v2, v3]);
+                    options.timestamps = Some((value, u32::from_be_bytes([e0, e1, e2, e3])));
+                    rest
+                }
+                [_, len, ..] if len >= 2 && usize::from(len) <= bytes.len() => {
+                    &bytes[usize::from(len)..]
+                }
+                [_, ..] => return Err(Malformed::TcpOption),
             };
         }
     }
@@ -96,19 +116,6 @@ impl Options {
             words.push([NOP, WINDOW_SCALE, 3, shift]);
         }
         words
-    }
-
-    fn gather(&mut self, kind: u8, value: &[u8]) {
-        match (kind, value) {
-            (MSS, &[a, b]) => self.mss = Some(u16::from_be_bytes([a, b])),
-            (WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift),
-            (SACK_PERMITTED, []) => self.sack_permitted = true,
-            (TIMESTAMPS, &[v0, v1, v2, v3, e0, e1, e2, e3]) => {
-                let value = u32::from_be_bytes([v0, v1, v2, v3]);
-                self.timestamps = Some((value, u32::from_be_bytes([e0, e1, e2, e3])));
-            }
-            _ => {}
-        }
     }
 }
 
