@@ -182,7 +182,7 @@ impl Tcb {
                     (true, Some((value, _))) if value != self.ts_recent => {
                         Seq(value).after(Seq(self.ts_recent))
                     }
-                    _ => Seq(seq).after(self.rcv_nxt),
+                    _ => !Seq(seq).before(self.rcv_nxt),
                 };
                 arrival.reopen = later;
                 later
