@@ -1,8 +1,25 @@
 //! From what the user asked for to workers that run, and back to what they found: the only part that prints, reads a
 //! clock, starts threads or knows of signals. No packet and no control block is seen here.
 
+mod assemble;
+pub mod clock;
 pub mod config;
+mod crew;
+pub mod doctor;
+pub mod launch;
+mod live;
+mod memory;
+mod nic;
+mod output;
+mod pin;
+pub mod plan;
+mod report;
+mod runner;
+pub mod settings;
+mod signals;
+mod summary;
 pub mod value;
+mod wrapped;
 
 /// Why a command did not end well. Scripts read the code, people the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
