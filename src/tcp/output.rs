@@ -46,6 +46,26 @@ impl Tcb {
         }
     }
 
+    /// True if [`Tcb::output`] may have something to give; false only if it has not.
+    pub fn wants_output(&self) -> bool {
+        if self.owes() {
+            return true;
+        }
+        match self.state() {
+            State::SynSent | State::SynReceived => self.snd_nxt == self.snd_una,
+            // FIN takes the number after the last promised byte.
+            State::Established
+            | State::CloseWait
+            | State::FinWait1
+            | State::Closing
+            | State::LastAck => {
+                let fin = u64::from(self.has(flag::FIN_QUEUED));
+                self.offset_at_next() < self.promised.saturating_add(fin)
+            }
+            State::Closed | State::Listen | State::FinWait2 | State::TimeWait => false,
+        }
+    }
+
     /// Owes an ACK if the window can be opened by enough for the peer to notice (RFC 9293 s3.8.6.2.2): the application
     /// has taken what it kept. `room` as in [`Tcb::output`].
     pub fn offer_window(&mut self, config: &Config, room: u32) {
