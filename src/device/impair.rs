@@ -12,8 +12,10 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-/// Most bits flipped in a corrupted frame. The Internet checksum finds every single one, and only most pairs.
+/// Most bits flipped in a corrupted frame, all in one 16-bit word: what the Internet checksum always finds.
 const FLIPS_MAX: u64 = 3;
+/// Bytes of an Ethernet header without a tag.
+const ETHERNET_BYTES: usize = 14;
 
 /// How bad one direction is. The default does nothing to a frame. Probabilities are 0..=1 and independent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +27,8 @@ pub struct Options {
     /// Probability that a frame is held back, up to `reorder_hold` more than its neighbours, which overtake it.
     pub reorder: f64,
     pub reorder_hold: Span,
-    /// Probability that one to three bits of a frame are flipped.
+    /// Probability that one to three bits of an IPv4 datagram are flipped, within one word. Ethernet headers and ARP are
+    /// spared: they have no checksum but Ethernet's own, and a frame that fails that is lost.
     pub corrupt: f64,
     /// Time on the way, of every frame.
     pub delay: Span,
@@ -251,14 +254,19 @@ impl Lane {
     }
 
     fn corrupt(&mut self, bytes: &mut [u8]) {
-        let bits = bytes.len() as u64 * 8;
-        if bits == 0 {
+        let Some((header, datagram)) = bytes.split_at_mut_checked(ETHERNET_BYTES) else { return };
+        let words = datagram.len() as u64 / 2;
+        if header[12..] != [0x08, 0x00] || words == 0 {
             return;
         }
         self.counted.corrupted += 1;
+        let word = self.rng.below(words) as usize;
+        let mut flips = 0;
         for _ in 0..1 + self.rng.below(FLIPS_MAX) {
-            let bit = self.rng.below(bits) as usize;
-            bytes[bit / 8] ^= 1 << (bit % 8);
+            flips |= 1 << self.rng.below(16);
+        }
+        for (byte, flips) in datagram[word * 2..].iter_mut().zip(u16::to_be_bytes(flips)) {
+            *byte ^= flips;
         }
     }
 
@@ -341,6 +349,7 @@ mod tests {
                 frame.reset(100);
                 frame.bytes_mut().fill(0);
                 frame.bytes_mut()[..8].copy_from_slice(&self.sent.to_be_bytes());
+                frame.bytes_mut()[12] = 0x08;
                 self.sent += 1;
                 tx.push(frame);
                 self.dev.tx(self.now, &mut self.pool, &mut tx);
@@ -434,18 +443,23 @@ mod tests {
     }
 
     #[test]
-    fn corruption_flips_one_to_three_bits() {
+    fn corruption_flips_one_to_three_bits_of_one_word_of_a_datagram() {
         let mut rig = Rig::new(Options { corrupt: 1.0, ..Options::default() }, 4);
-        rig.send(200);
+        rig.send(300);
         let mut seen = [0; 4];
         for (number, (_, frame)) in rig.run(secs(1)).into_iter().enumerate() {
-            let mut sound = vec![0; 100];
-            sound[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            let flips: u32 = frame.iter().zip(&sound).map(|(a, b)| (a ^ b).count_ones()).sum();
-            seen[flips as usize] += 1;
+            assert_eq!(
+                frame[..14],
+                [&(number as u64).to_be_bytes()[..], &[0; 4], &[8, 0]].concat()
+            );
+            let flips =
+                frame[14..].chunks(2).map(|word| word[0].count_ones() + word[1].count_ones());
+            let flips: Vec<u32> = flips.filter(|&count| count > 0).collect();
+            assert_eq!(flips.len(), 1);
+            seen[flips[0] as usize] += 1;
         }
-        assert!(seen[1] > 30 && seen[2] > 30 && seen[3] > 30, "{seen:?}");
-        assert_eq!(rig.counter("impair_corrupted_total"), 200);
+        assert!(seen[1] > 60 && seen[2] > 60 && seen[3] > 60, "{seen:?}");
+        assert_eq!(rig.counter("impair_corrupted_total"), 300);
     }
 
     #[test]

@@ -9,7 +9,6 @@ pub mod cpu;
 pub mod napi;
 pub mod net;
 pub mod netns;
-pub mod packet;
 mod ring;
 pub mod socket;
 pub mod umem;
