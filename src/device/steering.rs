@@ -4,6 +4,7 @@
 //! The rule. On our VLAN: IPv4 to our own addresses, whatever the protocol, and ARP about them; and on addresses that the
 //! kernel owns and shares with us, TCP to our ports. Everything else is the kernel's.
 
+use crate::sys::packet::Instruction;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -33,6 +34,20 @@ impl Steering {
     /// True if `addr` is ours alone.
     pub fn owns(&self, addr: Ipv4Addr) -> bool {
         self.ours.iter().any(|&(first, last)| (first..=last).contains(&addr))
+    }
+
+    /// Refuses addresses that the kernel has on the interface: it would answer for them too.
+    pub(super) fn check_against(&self, name: &str, kernels: &[(Ipv4Addr, u8)]) -> io::Result<()> {
+        let Some((addr, len)) = kernels.iter().find(|(addr, _)| self.owns(*addr)) else {
+            return Ok(());
+        };
+        Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "{addr} is the kernel's own address on {name}: choose another address of its network, or take it from \
+                 the kernel with `ip addr del {addr}/{len} dev {name}`"
+            ),
+        ))
     }
 
     /// The tables of the XDP program.
@@ -69,6 +84,44 @@ impl Steering {
         let config = config.iter().flat_map(|word| word.to_ne_bytes()).collect();
         Ok(Tables { config, tables })
     }
+}
+
+/// A classic filter that lets pass IPv4 and ARP to our own addresses, for AF_PACKET, where the kernel has taken the tag
+/// out already. Long tables are coarsened to one range: the filter saves copies, it does not decide.
+pub(super) fn filter(steering: &Steering) -> Vec<Instruction> {
+    const RANGES_MAX: usize = 32;
+    const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+    const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const IF_ABOVE: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+    const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let step = |code, if_true, if_false, value| Instruction { code, if_true, if_false, value };
+
+    let mut ranges = merged(&steering.ours);
+    if ranges.len() > RANGES_MAX {
+        ranges = vec![(ranges[0].0, ranges[ranges.len() - 1].1)];
+    }
+    let mut filter = vec![
+        step(LOAD_HALF, 0, 0, 12),
+        step(IF_EQUAL, 3, 0, 0x0800),
+        step(IF_EQUAL, 1, 0, 0x0806),
+        step(RETURN, 0, 0, 0),
+        step(JUMP, 0, 0, 2),
+        step(LOAD_WORD, 0, 0, 30), // IPv4 destination
+        step(JUMP, 0, 0, 1),
+        step(LOAD_WORD, 0, 0, 38), // ARP target
+    ];
+    for (first, last) in ranges {
+        filter.extend([
+            step(IF_AT_LEAST, 0, 2, first),
+            step(IF_ABOVE, 1, 0, last),
+            step(RETURN, 0, 0, u32::MAX),
+        ]);
+    }
+    filter.push(step(RETURN, 0, 0, 0));
+    filter
 }
 
 /// The same addresses as sorted ranges that neither overlap nor touch.
@@ -123,6 +176,69 @@ mod tests {
         let word = |index: usize| u64::from_ne_bytes(ports[index * 8..][..8].try_into().unwrap());
         assert_eq!((word(1), word(1023)), (1 << 16, 1 << 63));
         assert_eq!((0..1024).filter(|&index| word(index) != 0).count(), 2);
+    }
+
+    /// What the kernel's interpreter would answer, for the few instructions in use; loads past the end drop the frame.
+    fn passes(filter: &[Instruction], frame: &[u8]) -> bool {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let Instruction { code, if_true, if_false, value } = filter[at];
+            let load = |bytes: usize| {
+                let field = frame.get(value as usize..value as usize + bytes)?;
+                Some(field.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)))
+            };
+            let branch = |condition| usize::from(if condition { if_true } else { if_false });
+            at += 1;
+            match code {
+                0x28 | 0x20 => match load(if code == 0x28 { 2 } else { 4 }) {
+                    Some(field) => accumulator = field,
+                    None => return false,
+                },
+                0x05 => at += value as usize,
+                0x15 => at += branch(accumulator == value),
+                0x25 => at += branch(accumulator > value),
+                0x35 => at += branch(accumulator >= value),
+                0x06 => return value != 0,
+                _ => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    fn frame(ethertype: u16, offset: usize, addr: Ipv4Addr) -> [u8; 60] {
+        let mut bytes = [0; 60];
+        bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        bytes[offset..offset + 4].copy_from_slice(&addr.octets());
+        bytes
+    }
+
+    #[test]
+    fn the_filter_passes_ipv4_and_arp_to_our_ranges() {
+        let ours = vec![range([10, 0, 0, 5], [10, 0, 0, 7]), range([10, 0, 9, 0], [10, 0, 9, 0])];
+        let filter = filter(&Steering { ours, ..Steering::default() });
+        for (addr, expected) in [
+            ([10, 0, 0, 4], false),
+            ([10, 0, 0, 5], true),
+            ([10, 0, 0, 7], true),
+            ([10, 0, 0, 8], false),
+            ([10, 0, 9, 0], true),
+            ([255, 255, 255, 255], false),
+        ] {
+            let addr = Ipv4Addr::from(addr);
+            assert_eq!(passes(&filter, &frame(0x0800, 30, addr)), expected, "{addr}");
+            assert_eq!(passes(&filter, &frame(0x0806, 38, addr)), expected, "{addr}");
+            assert!(!passes(&filter, &frame(0x86dd, 30, addr)));
+            assert!(!passes(&filter, &frame(0x0800, 30, addr)[..33]));
+        }
+    }
+
+    #[test]
+    fn a_long_table_makes_a_coarse_filter() {
+        let every_other = (0..100).map(|index| Ipv4Addr::from([10, 0, 0, index * 2]));
+        let ours = every_other.map(|addr| (addr, addr)).collect();
+        let filter = filter(&Steering { ours, ..Steering::default() });
+        assert!(filter.len() < 16);
+        assert!(passes(&filter, &frame(0x0800, 30, Ipv4Addr::new(10, 0, 0, 198))));
+        assert!(!passes(&filter, &frame(0x0800, 30, Ipv4Addr::new(10, 0, 0, 199))));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Program {
             let text = format!("{name} is down: `ip link set {name} up`");
             return Err(io::Error::new(io::ErrorKind::NetworkDown, text));
         }
-        check_addresses(&interface, steering)?;
+        steering.check_against(name, &interface.addrs)?;
         let program = load(steering)?;
         let native = match mode {
             Mode::Auto | Mode::ZeroCopy | Mode::Copy => {
@@ -404,20 +404,6 @@ fn write_hello(frame: &mut Frame, mac: &[u8; 6], port: u16) {
     bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
     bytes[34..36].copy_from_slice(&port.to_be_bytes());
     bytes[36..38].copy_from_slice(&port.to_be_bytes());
-}
-
-fn check_addresses(interface: &Interface, steering: &Steering) -> io::Result<()> {
-    let Some((addr, len)) = interface.addrs.iter().find(|(addr, _)| steering.owns(*addr)) else {
-        return Ok(());
-    };
-    let name = &interface.name;
-    Err(io::Error::new(
-        io::ErrorKind::AddrInUse,
-        format!(
-            "{addr} is the kernel's own address on {name}: choose another address of its network, or take it from the \
-             kernel with `ip addr del {addr}/{len} dev {name}`"
-        ),
-    ))
 }
 
 /// An error of attaching, with what to do about it.

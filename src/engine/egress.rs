@@ -34,7 +34,7 @@ impl<A: App> Engine<A> {
 
     /// Sends all that one connection may; false if something is left for want of room or frames.
     fn send(&mut self, slot: u32, mac: Mac, now: Instant, pool: &mut Pool, tx: &mut Burst) -> bool {
-        loop {
+        while self.tcb(slot).wants_output() {
             if tx.room() == 0 {
                 return false;
             }
@@ -52,6 +52,7 @@ impl<A: App> Engine<A> {
             self.count_sent(&transmit, frame.bytes().len());
             tx.push(frame);
         }
+        true
     }
 
     fn write(&mut self, slot: u32, mac: Mac, transmit: &Transmit, frame: &mut Frame) {

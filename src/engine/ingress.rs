@@ -38,11 +38,19 @@ impl<A: App> Engine<A> {
             self.counters.rx_bytes += frame.bytes().len() as u64;
             staged.push(self.stage(frame));
         }
-        for (frame, Staged { packet, slot }) in rx.drain(staged.len()).zip(staged.drain(..)) {
-            if let Some(frame) = self.process(now, frame, packet, slot, tx) {
+        for (frame, Staged { packet, slot }) in rx.drain(staged.len()).zip(&staged) {
+            let done = match packet {
+                Ok(packet) => self.process(now, frame, packet, *slot, tx),
+                Err(why) => {
+                    count_malformed(&mut self.counters, *why);
+                    Some(frame)
+                }
+            };
+            if let Some(frame) = done {
                 pool.put(frame);
             }
         }
+        staged.clear();
         self.staged = staged;
     }
 
@@ -66,34 +74,27 @@ impl<A: App> Engine<A> {
         &mut self,
         now: Instant,
         frame: Frame,
-        packet: Result<Packet, Malformed>,
+        packet: &Packet,
         slot: Option<u32>,
         tx: &mut Burst,
     ) -> Option<Frame> {
-        let packet = match packet {
-            Ok(packet) => packet,
-            Err(why) => {
-                count_malformed(&mut self.counters, why);
-                return Some(frame);
-            }
-        };
-        let ethernet = packet.ethernet;
+        let ethernet = &packet.ethernet;
         let to_us = ethernet.dst == self.config.mac || matches!(packet.body, Body::Arp(_));
         if !to_us || ethernet.vlan != self.config.vlan {
             self.counters.rx_not_ours += 1;
             return Some(frame);
         }
-        match packet.body {
+        match &packet.body {
             Body::Tcp(segment) if self.is_ours(segment.dst) => {
                 self.counters.in_segs += 1;
-                self.segment(now, frame, &segment, ethernet.src, slot, tx)
+                self.segment(now, frame, segment, ethernet.src, slot, tx)
             }
-            Body::Arp(arp) => self.arp(frame, &arp, tx),
+            Body::Arp(arp) => self.arp(frame, arp, tx),
             Body::Icmp(message) if self.is_ours(message.dst) => {
-                self.icmp(now, frame, ethernet.src, &message, tx)
+                self.icmp(now, frame, ethernet.src, message, tx)
             }
             Body::Unspoken(about) if self.is_ours(about.dst) => {
-                self.unspoken(frame, ethernet.src, &about, tx)
+                self.unspoken(frame, ethernet.src, about, tx)
             }
             Body::Tcp(_) | Body::Icmp(_) | Body::Unspoken(_) | Body::Other => {
                 self.counters.rx_not_ours += 1;

@@ -283,8 +283,12 @@ impl<A: App> Engine<A> {
         }
         let room = self.app.window(&self.table.states[slot as usize]);
         tcb.offer_window(&self.config.tcp, room);
-        self.ready.push(&mut self.table.tcbs, slot);
-        self.rearm(slot, now);
+        if tcb.wants_output() {
+            // Egress files the deadline once it is known.
+            self.ready.push(&mut self.table.tcbs, slot);
+        } else {
+            self.rearm(slot, now);
+        }
     }
 
     /// Files the connection's deadline if it is earlier than what the wheel has. A later one is left for the wheel to

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod napi;
 pub mod net;
 pub mod netns;
+pub mod packet;
 mod ring;
 pub mod socket;
 pub mod umem;

@@ -46,6 +46,26 @@ impl Tcb {
         }
     }
 
+    /// True if [`Tcb::output`] may have something to give; false only if it has not.
+    pub fn wants_output(&self) -> bool {
+        if self.owes() {
+            return true;
+        }
+        match self.state() {
+            State::SynSent | State::SynReceived => self.snd_nxt == self.snd_una,
+            // FIN takes the number after the last promised byte.
+            State::Established
+            | State::CloseWait
+            | State::FinWait1
+            | State::Closing
+            | State::LastAck => {
+                let fin = u64::from(self.has(flag::FIN_QUEUED));
+                self.offset_at_next() < self.promised.saturating_add(fin)
+            }
+            State::Closed | State::Listen | State::FinWait2 | State::TimeWait => false,
+        }
+    }
+
     /// Owes an ACK if the window can be opened by enough for the peer to notice (RFC 9293 s3.8.6.2.2): the application
     /// has taken what it kept. `room` as in [`Tcb::output`].
     pub fn offer_window(&mut self, config: &Config, room: u32) {
@@ -77,13 +97,17 @@ impl Tcb {
         }
         let again = self.snd_max != self.snd_una;
         let answer = self.state() == State::SynReceived;
+        let window = config.window.min(room).min(SYN_WINDOW_MAX);
+        if answer {
+            self.rcv_adv = self.rcv_nxt.plus(window);
+        }
         self.sent(1, config, now);
         self.owed = 0;
         Some(Transmit {
             seq: self.snd_una,
             ack: if answer { self.rcv_nxt } else { Seq(0) },
             flags: if answer { Flags::SYN | Flags::ACK } else { Flags::SYN },
-            window: config.window.min(SYN_WINDOW_MAX) as u16,
+            window: window as u16,
             options: self.syn_options(config, now, answer),
             offset: 0,
             len: 0,
@@ -268,5 +292,40 @@ impl Tcb {
         let want = config.window.min(room).min(SYN_WINDOW_MAX << self.rcv_shift);
         let step = (config.window / 2).min(u32::from(config.mss));
         if want >= open.saturating_add(step) { want } else { open }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::segment::Segment;
+
+    #[test]
+    fn a_syn_ack_offers_no_more_than_the_application_can_take() {
+        let config = Config::default();
+        let syn = Segment {
+            src: [10, 0, 0, 1].into(),
+            dst: [10, 0, 0, 2].into(),
+            src_port: 4000,
+            dst_port: 80,
+            seq: 0,
+            ack: 0,
+            flags: Flags::SYN,
+            window: 65_535,
+            urgent: 0,
+            options: Options::default(),
+            payload_at: 54,
+            payload_len: 0,
+        };
+        let now = Instant::ZERO;
+        let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
+        let answer = tcb.output(&config, now, 16_384).unwrap();
+        assert_eq!((answer.flags, answer.window), (Flags::SYN | Flags::ACK, 16_384));
+        tcb.check(&config);
+        let ack = Segment { seq: 1, ack: 1, flags: Flags::ACK, ..syn };
+        tcb.arrives(&ack, &config, now, 16_384);
+        tcb.promise(1);
+        let text = tcb.output(&config, now, 16_384).unwrap();
+        assert_eq!((text.len, text.window), (1, 16_384), "and the edge stays there");
     }
 }

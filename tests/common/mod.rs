@@ -7,6 +7,8 @@
 //! Names bear the process id and the test's name, so tests run side by side and in any order.
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod station;
+
 use shakedown::sys::netns::Namespace;
 use std::io::Write;
 use std::process::{Command, Output};

@@ -1,0 +1,134 @@
+//! From names to types: a plan's words become engines and applications.
+
+use super::plan::{Drive, Service, Stack};
+use super::settings::{CloseName, WorkloadName};
+use super::value::{AppName, Ports};
+use crate::app::client::{self, Client, Close, Workload};
+use crate::app::server::{self, Server};
+use crate::engine::{Config, Listener, Subnet};
+use crate::flow::tuples::{Range, Ranges};
+use crate::rng::Rng;
+use crate::tcp;
+use crate::wire::ethernet::Mac;
+
+/// As every host's (RFC 1122 s3.2.1.7 asks for a configurable one; 64 is IANA's recommendation).
+const TTL: u8 = 64;
+
+/// IPv4 and TCP headers without options, in bytes: what an MSS leaves out (RFC 9293 s3.7.1).
+const HEADERS_BYTES: u16 = 40;
+
+/// Which of several workers: `index` of `count`.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    pub index: u16,
+    pub count: u16,
+}
+
+impl Share {
+    /// The only worker.
+    pub const WHOLE: Share = Share { index: 0, count: 1 };
+
+    /// This worker's part of `total`; the parts add up to it.
+    fn of(self, total: u64) -> u64 {
+        let (index, count) = (u64::from(self.index), u64::from(self.count));
+        total / count + u64::from(index < total % count)
+    }
+}
+
+/// The engine's configuration but for whom it listens or connects to.
+pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16, share: Share) -> Config {
+    let mss = stack.mss.unwrap_or(mtu - HEADERS_BYTES).min(mtu - HEADERS_BYTES);
+    Config {
+        mac,
+        vlan: stack.vlan,
+        mtu,
+        ttl: TTL,
+        subnets,
+        gateway: stack.gateway,
+        listeners: Vec::new(),
+        ranges: None,
+        keepalive: stack.keepalive,
+        connections_max: stack.connections_max,
+        tcp: tcp::Config { mss, ..stack.tcp },
+        verify: stack.verify,
+        seed: seed(stack, share),
+    }
+}
+
+/// A seed of its own for each worker, from the run's.
+pub fn seed(stack: &Stack, share: Share) -> u64 {
+    Rng::new(stack.seed.wrapping_add(u64::from(share.index) << 32)).next()
+}
+
+/// The server's listeners and what serves them, in the same order.
+pub fn server(services: &[Service], connections_max: u32) -> (Vec<Listener>, Server) {
+    let listeners = services.iter().map(|service| service.listener).collect();
+    let services = services.iter().map(|service| served(service.app, service.response_size));
+    (listeners, Server::new(services.collect(), connections_max))
+}
+
+fn served(app: AppName, response_size: u64) -> server::Service {
+    match app {
+        AppName::Http => server::Service::Http { response_size },
+        AppName::Accept => server::Service::Accept,
+        AppName::Echo => server::Service::Echo,
+        AppName::Discard => server::Service::Discard,
+        AppName::Chargen => server::Service::Chargen,
+        AppName::Halfclose => server::Service::HalfClose,
+    }
+}
+
+/// Where this worker's connections go from and to.
+pub fn ranges(subnets: &[Subnet], drive: &Drive, sport: Ports, share: Share) -> Ranges {
+    Ranges {
+        locals: subnets.iter().map(|s| Range { first: s.first, last: s.last }).collect(),
+        first_port: sport.first,
+        last_port: sport.last,
+        targets: drive.targets.clone(),
+        share: share.index,
+        shares: share.count,
+    }
+}
+
+/// This worker's part of the load.
+pub fn client(drive: &Drive, stack: &Stack, share: Share) -> Client {
+    let workload = match drive.workload {
+        WorkloadName::Handshake => Workload::Handshake,
+        WorkloadName::Http => Workload::Http {
+            host: drive.host.clone(),
+            path: drive.path.clone(),
+            requests: drive.requests,
+            response_bytes: drive.response_size,
+        },
+        WorkloadName::Rr => Workload::Rr {
+            request_bytes: drive.request_size,
+            response_bytes: drive.response_size.unwrap_or(drive.request_size),
+            count: drive.requests,
+        },
+        WorkloadName::Hold => Workload::Hold,
+    };
+    let load = client::Load {
+        rate_per_second: drive.rate.map(|rate| rate / f64::from(share.count)),
+        // At least one: a client without a connection has nothing to do.
+        connections: (share.of(u64::from(drive.connections)) as u32).max(1),
+        count: drive.count.map(|count| share.of(count)),
+        close: match drive.close {
+            CloseName::Fin => Close::Fin,
+            CloseName::Rst => Close::Rst,
+        },
+    };
+    Client::new(workload, load, seed(stack, share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        for (total, count) in [(0, 3), (7, 3), (1_000_000, 7), (2, 5)] {
+            let parts = (0..count).map(|index| Share { index, count }.of(total));
+            assert_eq!(parts.sum::<u64>(), total);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! One function a command: from its plan to its report.
+
+use super::clock::Clock;
+use super::crew::{self, Found, Member, Watch};
+use super::nic::{Build, Nic, Part};
+use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
+use super::report::{Experience, Side};
+use super::runner::Orders;
+use super::settings::{LinkName, Output};
+use super::signals::Signals;
+use super::{Failure, assemble, memory, output, pin, summary};
+use crate::app::client::Client;
+use crate::app::results::Results;
+use crate::engine::Config;
+use crate::stats::publish::Board;
+use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::sync::Arc;
+
+/// What the parts of one run share.
+pub(super) struct Run {
+    pub clock: Clock,
+    pub signals: Signals,
+    pub orders: Arc<Orders>,
+}
+
+impl Run {
+    pub fn start() -> Result<Run, Failure> {
+        let signals = Signals::watch().map_err(|error| Failure::Run(error.to_string()))?;
+        Ok(Run { clock: Clock::start(), signals, orders: Arc::new(Orders::default()) })
+    }
+
+    /// Runs the members, showing `board` unless the output is to be quiet, and merges what they found.
+    pub fn crew(
+        &self,
+        members: Vec<Member>,
+        board: &Board,
+        output: &Output,
+        rate: Option<f64>,
+    ) -> Result<Sides, Failure> {
+        let watch = Watch {
+            clock: &self.clock,
+            signals: &self.signals,
+            orders: &self.orders,
+            board: output::shows_live(output).then_some(board),
+        };
+        let (found, signalled) = crew::run(members, &watch).map_err(Failure::Run)?;
+        Ok(Sides::merge(found, rate, signalled))
+    }
+}
+
+/// Both ends of a run, as far as they were ours.
+pub(super) struct Sides {
+    pub client: Option<Side>,
+    pub server: Option<Side>,
+    pub signalled: bool,
+}
+
+impl Sides {
+    fn merge(found: Vec<Found>, rate: Option<f64>, signalled: bool) -> Sides {
+        let (mut clients, mut servers, mut results) = (Vec::new(), Vec::new(), Results::default());
+        for Found { client, server } in found {
+            servers.extend(server);
+            if let Some((finding, of_one)) = client {
+                results.merge(&of_one);
+                clients.push(finding);
+            }
+        }
+        for error in clients.iter().chain(&servers).filter_map(|f| f.pcap_error.as_ref()) {
+            eprintln!("shakedown: {error}");
+        }
+        let experience = Experience::new(rate, &results);
+        Sides {
+            client: (!clients.is_empty()).then(|| Side::merge(&clients, Some(experience))),
+            server: (!servers.is_empty()).then(|| Side::merge(&servers, None)),
+            signalled,
+        }
+    }
+}
+
+/// `shakedown server`.
+///
+/// # Errors
+/// What the interface or this machine can't do; a signal before the end of its `--duration`. Without one, a signal is
+/// its end.
+pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
+    let nic = Nic::open(&plan.site, &plan.stack, &Part::Server(&plan.services))?;
+    let run = Run::start()?;
+    let board = Arc::new(Board::new(nic.workers()));
+    let app = |_, config: &mut Config| {
+        let (listeners, app) = assemble::server(&plan.services, config.connections_max);
+        config.listeners = listeners;
+        app
+    };
+    let found = |(finding, _)| Found { client: None, server: Some(finding) };
+    let build = Build { app: &app, done: |_| false, found };
+    let members = nic.members(&plan.stack, plan.duration, &plan.output, &run, &board, build)?;
+    let ports: Vec<_> = plan.services.iter().map(|service| service.listener.port).collect();
+    say(&plan.output, &format!("serving on {}, ports {}", plan.site.interface, listed(&ports)));
+    let sides = run.crew(members, &board, &plan.output, None)?;
+    let side = sides.server.as_ref().ok_or_else(no_side)?;
+    let verdict = Ok(summary::server_verdict(side));
+    finish(&plan.stack, &plan.output, ("server", side), &verdict)?;
+    output::end(verdict, sides.signalled && plan.duration.is_some())
+}
+
+/// `shakedown client`.
+///
+/// # Errors
+/// What the interface or this machine can't do; nobody answered; a signal before the end of its `--duration` or
+/// `--count`. Without either, a signal is its end.
+pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
+    let (drive, stack) = (&plan.drive, &plan.stack);
+    let nic = Nic::open(&plan.site, stack, &Part::Client(drive))?;
+    let run = Run::start()?;
+    let board = Arc::new(Board::new(nic.workers()));
+    let sport = drive.sport.unwrap_or(nic.sport_default());
+    let app = |share, config: &mut Config| {
+        config.ranges = Some(assemble::ranges(&stack.subnets, drive, sport, share));
+        assemble::client(drive, stack, share)
+    };
+    let found = |(finding, app): (_, Client)| Found {
+        client: Some((finding, app.results().clone())),
+        server: None,
+    };
+    let build = Build { app: &app, done: Client::done, found };
+    let members = nic.members(stack, drive.duration, &plan.output, &run, &board, build)?;
+    let sides = run.crew(members, &board, &plan.output, drive.rate)?;
+    let side = sides.client.as_ref().ok_or_else(no_side)?;
+    let verdict = summary::client_verdict(side);
+    finish(stack, &plan.output, ("client", side), &verdict)?;
+    let has_end = drive.duration.is_some() || drive.count.is_some();
+    output::end(verdict, sides.signalled && has_end)
+}
+
+/// Reports a run of one side.
+fn finish(
+    stack: &Stack,
+    output: &Output,
+    (name, side): (&'static str, &Side),
+    verdict: &Result<String, String>,
+) -> Result<(), Failure> {
+    let mut sections = Map::new();
+    sections.insert("settings".into(), settings(stack));
+    sections.insert(name.into(), side.json());
+    let notes = [summary::time_wait(stack.tcp.msl)];
+    let text = output::Text { verdict, sides: &[(name, side)], notes: &notes };
+    output::write(name, output, &text, sections)
+}
+
+/// What is needed to repeat the run.
+fn settings(stack: &Stack) -> Value {
+    json!({
+        "seed": stack.seed,
+        "time_wait_seconds": stack.tcp.msl.times(2).as_secs_f64(),
+        "connections_max_per_core": stack.connections_max,
+    })
+}
+
+/// A line for people, if there are any.
+pub(super) fn say(output: &Output, line: &str) {
+    if output::shows_live(output) {
+        // A closed pipe must not stop a run.
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+}
+
+fn no_side() -> Failure {
+    Failure::Run("a run without workers: a bug".to_string())
+}
+
+/// `80, 443, 8000-8009`.
+fn listed(ports: &[u16]) -> String {
+    let mut parts: Vec<(u16, u16)> = Vec::new();
+    for &port in ports {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == port => *last = port,
+            _ => parts.push((port, port)),
+        }
+    }
+    let text = |(first, last)| match first == last {
+        true => format!("{first}"),
+        false => format!("{first}-{last}"),
+    };
+    parts.into_iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// `shakedown bench`.
+///
+/// # Errors
+/// The ends disagree, a signal came first, or what the link can't do here.
+pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
+    match plan.link {
+        LinkName::Memory => bench_memory(plan),
+        LinkName::Veth => Err(Failure::Environment("--link veth is not there yet".to_string())),
+    }
+}
+
+fn bench_memory(plan: &BenchPlan) -> Result<(), Failure> {
+    let run = Run::start()?;
+    let board = Arc::new(Board::new(1));
+    let cores = plan.stack.cpus.clone().unwrap_or_else(pin::cores);
+    let threads = plan.threads.unwrap_or(1);
+    if cores.len() < threads as usize {
+        return Err(Failure::Environment(format!(
+            "--threads {threads} needs as many cores and there are {}",
+            cores.len()
+        )));
+    }
+    let plan_shared = Arc::new(plan.clone());
+    let members = match threads {
+        1 => memory::one_thread(plan_shared, cores[0], &run.orders, &board),
+        _ => memory::two_threads(&plan_shared, [cores[0], cores[1]], &run, &board)?,
+    };
+    let sides = run.crew(members, &board, &plan.output, plan.drive.rate)?;
+    finish_bench(plan, &sides, Map::new())
+}
+
+/// Reports a bench and judges it.
+pub(super) fn finish_bench(
+    plan: &BenchPlan,
+    sides: &Sides,
+    mut extra: Map<String, Value>,
+) -> Result<(), Failure> {
+    let client = sides.client.as_ref().ok_or_else(no_side)?;
+    let server = sides.server.as_ref().ok_or_else(no_side)?;
+    let verdict = summary::reconcile(client, server);
+    let mut sections = Map::new();
+    sections.insert(
+        "settings".into(),
+        json!({
+            "seed": plan.stack.seed,
+            "time_wait_seconds": plan.stack.tcp.msl.times(2).as_secs_f64(),
+        }),
+    );
+    sections.insert("client".into(), client.json());
+    sections.insert("server".into(), server.json());
+    sections.append(&mut extra);
+    let notes = [summary::time_wait(plan.stack.tcp.msl)];
+    let text = output::Text {
+        verdict: &verdict,
+        sides: &[("client", client), ("server", server)],
+        notes: &notes,
+    };
+    output::write("bench", &plan.output, &text, sections)?;
+    output::end(verdict, sides.signalled)
+}

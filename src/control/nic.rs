@@ -1,0 +1,264 @@
+//! A server or a client on an interface: its queues dealt out to cores, a worker each.
+
+use super::assemble::{self, Share, config};
+use super::crew::{Found, Member};
+use super::launch::Run;
+use super::plan::{Drive, Service, Site, Stack};
+use super::runner::{Runner, Term};
+use super::settings::{Mode, Output};
+use super::value::Ports;
+use super::wrapped::{Wrapped, Wrappers};
+use super::{Failure, pin};
+use crate::app::App;
+use crate::device::steering::Steering;
+use crate::device::xdp::{self, Deferral, Program, Xdp};
+use crate::engine::{Config, Engine};
+use crate::frame::Pool;
+use crate::stats::publish::Board;
+use crate::sys::net::Interface;
+use crate::time::Span;
+use crate::wire::ethernet::Mac;
+use crate::worker::Worker;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The largest datagram our frames hold.
+const MTU_MAX: u16 = 1500;
+
+/// All but the privileged ports, on an address that is ours alone.
+const SPORT_OURS: Ports = Ports { first: 1024, last: 65_535 };
+
+/// On an address of the kernel's: above the ports that it gives to its own connections
+/// (net.ipv4.ip_local_port_range ends at 60999).
+const SPORT_SHARED: Ports = Ports { first: 61_000, last: 65_535 };
+
+/// An interface with our program on it.
+pub(super) struct Nic {
+    program: Arc<Program>,
+    options: xdp::Options,
+    /// Queues of each worker, and the core it belongs on.
+    crews: Vec<(u32, Vec<u32>)>,
+    /// Kept for the length of the run: restored when dropped.
+    _deferral: Option<Deferral>,
+    mtu: u16,
+    mac: Mac,
+    shared: bool,
+}
+
+/// On whose side of a connection a worker stands, where that matters for what is taken from the kernel.
+pub(super) enum Part<'a> {
+    Server(&'a [Service]),
+    Client(&'a Drive),
+}
+
+impl Nic {
+    /// Attaches the program to the site's interface. Frames still go to the kernel.
+    ///
+    /// # Errors
+    /// What this machine, or this user, can't do.
+    pub fn open(site: &Site, stack: &Stack, part: &Part<'_>) -> Result<Nic, Failure> {
+        let environment = |error: io::Error| Failure::Environment(error.to_string());
+        let interface = Interface::find(&site.interface).map_err(environment)?;
+        let mtu = interface.mtu.min(u32::from(MTU_MAX)) as u16;
+        if stack.mtu.is_some_and(|asked| asked > mtu) {
+            return Err(Failure::Usage(format!("--mtu: {} carries at most {mtu}", site.interface)));
+        }
+        let queues = site.queues.clone().unwrap_or_else(|| (0..interface.queues).collect());
+        let crews = deal(&queues, stack.cpus.as_deref(), part)?;
+        let (steering, shared) = steering(&interface, stack, part);
+        let mode = match site.mode {
+            Mode::Auto => xdp::Mode::Auto,
+            Mode::Zerocopy => xdp::Mode::ZeroCopy,
+            Mode::Copy => xdp::Mode::Copy,
+            Mode::Skb => xdp::Mode::Skb,
+            Mode::Packet => {
+                return Err(Failure::Usage("--mode packet is opened elsewhere: a bug".to_string()));
+            }
+        };
+        let program = Program::attach(&site.interface, &steering, mode).map_err(environment)?;
+        if let Some(why) = program.fallback() {
+            eprintln!("shakedown: no native XDP on {}, using skb mode: {why}", site.interface);
+        }
+        let deferral = match site.busy_poll {
+            true => Some(Deferral::start(&site.interface).map_err(environment)?),
+            false => None,
+        };
+        Ok(Nic {
+            program,
+            options: xdp::Options { busy_poll: site.busy_poll, ..xdp::Options::default() },
+            crews,
+            _deferral: deferral,
+            mtu: stack.mtu.unwrap_or(mtu),
+            mac: Mac(interface.mac),
+            shared,
+        })
+    }
+
+    pub fn workers(&self) -> usize {
+        self.crews.len()
+    }
+
+    /// Source ports, unless they were asked for.
+    pub fn sport_default(&self) -> Ports {
+        if self.shared { SPORT_SHARED } else { SPORT_OURS }
+    }
+
+    /// A thread for each worker. `build` completes the engine's configuration and makes the application; `found` takes
+    /// out of it what is to be reported.
+    ///
+    /// # Errors
+    /// A queue can't be opened, or the recording's file can't be created.
+    pub fn members<A>(
+        &self,
+        stack: &Stack,
+        duration: Option<Span>,
+        output: &Output,
+        run: &Run,
+        board: &Arc<Board>,
+        part: Build<A>,
+    ) -> Result<Vec<Member>, Failure>
+    where
+        A: App + Send + 'static,
+        A::State: Send,
+    {
+        let environment = |error: io::Error| Failure::Environment(error.to_string());
+        let count = self.workers() as u16;
+        let mut members = Vec::new();
+        for (index, (core, queues)) in self.crews.iter().enumerate() {
+            let share = Share { index: index as u16, count };
+            let frames = xdp::frames_for(queues.len(), self.options.ring_frames);
+            let mut pool = Pool::new(frames).map_err(environment)?;
+            let device =
+                Xdp::open(&self.program, queues, &self.options, &mut pool).map_err(environment)?;
+            let pcap = output.pcap.as_ref().map(|path| numbered(path, index));
+            let wrappers = Wrappers {
+                impair: stack.impair.as_ref(),
+                pcap: pcap.as_deref(),
+                seed: assemble::seed(stack, share),
+            };
+            let device = Wrapped::new(device, &pool, &wrappers, &run.clock)
+                .map_err(|error| Failure::Run(error.to_string()))?;
+            let mut config = config(stack, stack.subnets.clone(), self.mac, self.mtu, share);
+            let app = (part.app)(share, &mut config);
+            let worker = Worker::new(device, Engine::new(config, app, run.clock.now()), pool);
+            let term = Term { duration, drain: stack.drain, until_empty: false };
+            let (orders, board) = (Arc::clone(&run.orders), Arc::clone(board));
+            let mut runner = Runner::new(worker, part.done, term, orders, board, index);
+            let found = part.found;
+            members.push(Member {
+                core: *core,
+                job: Box::new(move |clock| {
+                    while runner.turn(clock.now()) {}
+                    Ok(found(runner.finish(clock.now())))
+                }),
+            });
+        }
+        Ok(members)
+    }
+}
+
+/// What differs between a server's workers and a client's.
+pub(super) struct Build<'a, A> {
+    pub app: &'a dyn Fn(Share, &mut Config) -> A,
+    pub done: fn(&A) -> bool,
+    pub found: fn((super::runner::Finding, A)) -> Found,
+}
+
+/// Deals queues out to cores. Without a choice of cores there is one worker, for all queues: a server on the first
+/// core and a client on the last, so that the two on one machine do not share one.
+fn deal(
+    queues: &[u32],
+    cpus: Option<&[u32]>,
+    part: &Part<'_>,
+) -> Result<Vec<(u32, Vec<u32>)>, Failure> {
+    let cores = pin::cores();
+    let chosen = match (cpus, part) {
+        (Some(cpus), _) => cpus.to_vec(),
+        (None, Part::Server(_)) => cores.first().copied().into_iter().collect(),
+        (None, Part::Client(_)) => cores.last().copied().into_iter().collect(),
+    };
+    if let Some(absent) = chosen.iter().find(|core| !cores.contains(core)) {
+        return Err(Failure::Environment(format!(
+            "--cpus: core {absent} is not among those we may run on: {cores:?}"
+        )));
+    }
+    if chosen.len() > queues.len() {
+        return Err(Failure::Usage(format!(
+            "--cpus names {} cores and there are {} queues: a core needs a queue of its own",
+            chosen.len(),
+            queues.len()
+        )));
+    }
+    let count = chosen.len();
+    let of = |index: usize| queues.iter().copied().skip(index).step_by(count).collect();
+    Ok(chosen.into_iter().enumerate().map(|(index, core)| (core, of(index))).collect())
+}
+
+/// What to take from the kernel, and whether any address is shared with it.
+fn steering(interface: &Interface, stack: &Stack, part: &Part<'_>) -> (Steering, bool) {
+    let kernel_owns = |address: Ipv4Addr| interface.addrs.iter().any(|(its, _)| *its == address);
+    let (mut ours, mut shared) = (Vec::new(), Vec::new());
+    for subnet in &stack.subnets {
+        let alone = subnet.first == subnet.last && kernel_owns(subnet.first);
+        if alone { &mut shared } else { &mut ours }.push((subnet.first, subnet.last));
+    }
+    let ports = match part {
+        Part::Server(services) => {
+            services.iter().map(|service| (service.listener.port, service.listener.port)).collect()
+        }
+        Part::Client(drive) => {
+            let Ports { first, last } = drive.sport.unwrap_or(SPORT_SHARED);
+            vec![(first, last)]
+        }
+    };
+    let any_shared = !shared.is_empty();
+    (Steering { ours, shared, ports, vlan: stack.vlan }, any_shared)
+}
+
+/// `run.pcap` for the first worker, `run.1.pcap` for the second.
+fn numbered(path: &std::path::Path, index: usize) -> PathBuf {
+    if index == 0 {
+        return path.to_path_buf();
+    }
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    path.with_extension(format!("{index}.{extension}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn queues_are_dealt_out_evenly_and_each_core_has_one() {
+        let core = pin::cores()[0];
+        let part = Part::Server(&[]);
+        assert_eq!(deal(&[0, 1, 2], None, &part), Ok(vec![(core, vec![0, 1, 2])]));
+        assert!(matches!(deal(&[0], Some(&[core, core]), &part), Err(Failure::Usage(_))));
+        let absent = deal(&[0], Some(&[1000]), &part);
+        assert!(matches!(absent, Err(Failure::Environment(text)) if text.contains("core 1000")));
+    }
+
+    #[test]
+    fn each_worker_records_into_a_file_of_its_own() {
+        assert_eq!(numbered(Path::new("a/run.pcap"), 0), Path::new("a/run.pcap"));
+        assert_eq!(numbered(Path::new("a/run.pcap"), 2), Path::new("a/run.2.pcap"));
+    }
+
+    #[test]
+    fn an_address_of_the_kernel_is_shared_by_port() {
+        let mut interface = Interface::find("lo").unwrap();
+        interface.addrs = vec![(Ipv4Addr::new(10, 0, 0, 1), 24)];
+        let subnet = |text| super::super::value::subnet(text).unwrap();
+        let mut stack = super::super::plan::tests::stack();
+        stack.subnets = vec![subnet("10.0.0.1/24"), subnet("10.0.0.5-10.0.0.9/24")];
+        let services = [super::super::plan::tests::service(80)];
+        let (steering, shared) = steering(&interface, &stack, &Part::Server(&services));
+        assert!(shared);
+        assert_eq!(steering.shared.len(), 1);
+        assert_eq!(steering.ours, [(Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 9))]);
+        assert_eq!(steering.ports, [(80, 80)]);
+    }
+}

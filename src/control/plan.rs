@@ -1,0 +1,564 @@
+//! What was asked for, whole and consistent: settings become a plan once, and nothing after asks whether it makes sense.
+//!
+//! Errors are one sentence each, naming the flag to add or to change.
+
+use super::settings::{
+    Aim, CloseName, Impair, LinkName, Load, Mode, Network, Output, Rig, Rival, Run, Serve, Tcp,
+    WorkloadName,
+};
+use super::value::{AppName, Indices, Ports};
+use crate::engine::{Listener, Subnet};
+use crate::flow::tuples::{Range, Target};
+use crate::tcp::{self, Keepalive};
+use crate::time::Span;
+use crate::wire::segment::Verify;
+use std::net::Ipv4Addr;
+
+/// Connections at a time and core unless said otherwise: a quarter of a million, some tens of megabytes.
+const CONNECTIONS_MAX_DEFAULT: u32 = 256_000;
+
+/// Body of an HTTP response in bytes unless said otherwise: with its head, still one segment.
+const RESPONSE_SIZE_DEFAULT: u64 = 100;
+
+/// TIME-WAIT of a bench is twice this. Its two ends share one memory or one veth, where no segment lives longer, and at
+/// a million connections a second 60 s of TIME-WAIT would be 60 million entries.
+const BENCH_MSL: Span = Span::from_millis(5);
+
+/// The interface to run on, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    pub interface: String,
+    /// All of the interface's if `None`.
+    pub queues: Option<Vec<u32>>,
+    pub mode: Mode,
+    pub busy_poll: bool,
+}
+
+/// What every engine of the run shares.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    pub subnets: Vec<Subnet>,
+    pub gateway: Option<Ipv4Addr>,
+    pub vlan: Option<u16>,
+    /// In bytes; the interface's if `None`.
+    pub mtu: Option<u16>,
+    /// In bytes; the MTU less 40 if `None`.
+    pub mss: Option<u16>,
+    pub tcp: tcp::Config,
+    pub keepalive: Option<Keepalive>,
+    pub verify: Verify,
+    /// Per core.
+    pub connections_max: u32,
+    pub cpus: Option<Vec<u32>>,
+    pub drain: Span,
+    pub seed: u64,
+    pub impair: Option<Impair>,
+}
+
+/// One listening port and what serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub listener: Listener,
+    pub app: AppName,
+    /// Bytes of an HTTP response's body.
+    pub response_size: u64,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drive {
+    pub targets: Vec<Target>,
+    /// Source ports; all but the privileged if `None`.
+    pub sport: Option<Ports>,
+    pub host: String,
+    pub path: String,
+    pub workload: WorkloadName,
+    pub rate: Option<f64>,
+    pub connections: u32,
+    pub count: Option<u64>,
+    pub duration: Option<Span>,
+    pub close: CloseName,
+    pub requests: u32,
+    pub request_size: u64,
+    /// What a response must hold; any size will do if `None`.
+    pub response_size: Option<u64>,
+}
+
+/// `shakedown server`.
+#[derive(Clone, Debug)]
+pub struct ServerPlan {
+    pub site: Site,
+    pub stack: Stack,
+    pub services: Vec<Service>,
+    /// Until a signal if `None`.
+    pub duration: Option<Span>,
+    pub output: Output,
+}
+
+/// `shakedown client`.
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    pub site: Site,
+    pub stack: Stack,
+    pub drive: Drive,
+    pub output: Output,
+}
+
+/// `shakedown bench`.
+#[derive(Clone, Debug)]
+pub struct BenchPlan {
+    pub link: LinkName,
+    pub threads: Option<u32>,
+    pub compare: Option<Rival>,
+    pub stack: Stack,
+    pub drive: Drive,
+    pub service: Service,
+    pub output: Output,
+}
+
+impl ServerPlan {
+    /// # Errors
+    /// What is missing or contradicts itself.
+    pub fn new(
+        network: Network,
+        run: Run,
+        serve: Serve,
+        tcp: Tcp,
+        impair: Impair,
+        output: Output,
+    ) -> Result<ServerPlan, String> {
+        let Serve { listen, app, response_size, duration } = serve;
+        let services = services(&listen, app, response_size, run.keepalive)?;
+        let (site, stack) = site_and_stack(network, run, tcp, impair)?;
+        Ok(ServerPlan { site, stack, services, duration, output })
+    }
+}
+
+impl ClientPlan {
+    /// # Errors
+    /// What is missing or contradicts itself.
+    pub fn new(
+        network: Network,
+        run: Run,
+        aim: Aim,
+        load: Load,
+        tcp: Tcp,
+        impair: Impair,
+        output: Output,
+    ) -> Result<ClientPlan, String> {
+        let (site, stack) = site_and_stack(network, run, tcp, impair)?;
+        if aim.target.is_empty() {
+            return Err("say where to connect: --target 10.0.0.2:80".to_string());
+        }
+        for target in &aim.target {
+            reachable(target, &stack)?;
+        }
+        let drive = drive(aim, load, stack.connections_max)?;
+        Ok(ClientPlan { site, stack, drive, output })
+    }
+}
+
+impl BenchPlan {
+    /// # Errors
+    /// What contradicts itself.
+    pub fn new(
+        rig: Rig,
+        run: Run,
+        load: Load,
+        tcp: Tcp,
+        impair: Impair,
+        output: Output,
+    ) -> Result<BenchPlan, String> {
+        let Rig { link, threads, compare } = rig;
+        let link = link.unwrap_or_default();
+        match (link, threads, compare) {
+            (LinkName::Memory, Some(3..), _) => {
+                return Err("--link memory has two ends: --threads 1 or 2".to_string());
+            }
+            (LinkName::Memory, _, Some(_)) => {
+                return Err("--compare needs --link veth: the kernel has no other".to_string());
+            }
+            _ => {}
+        }
+        // The two ends take 198.18.0.0/15, which RFC 2544 keeps for benches.
+        let client = Ipv4Addr::new(198, 18, 0, 1);
+        let server = Ipv4Addr::new(198, 18, 0, 2);
+        let network = Network {
+            addr: vec![Subnet { first: client, last: client, prefix_len: 24 }],
+            ..Network::default()
+        };
+        let port = 80;
+        let aim = Aim {
+            target: vec![Target {
+                addresses: Range { first: server, last: server },
+                first_port: port,
+                last_port: port,
+            }],
+            ..Aim::default()
+        };
+        let keepalive = run.keepalive;
+        let stack = stack(network, run, tcp, impair, BENCH_MSL)?;
+        let mut drive = drive(aim, load, stack.connections_max)?;
+        let app = match (drive.workload, drive.response_size) {
+            (WorkloadName::Handshake | WorkloadName::Hold, _) => AppName::Discard,
+            (WorkloadName::Http, _) => AppName::Http,
+            (WorkloadName::Rr, Some(0)) => AppName::Discard,
+            (WorkloadName::Rr, None) => AppName::Echo,
+            (WorkloadName::Rr, Some(size)) if size == drive.request_size => AppName::Echo,
+            (WorkloadName::Rr, Some(_)) => {
+                return Err("rr in a bench: --response-size is that of the request, or 0".into());
+            }
+        };
+        let response_size = drive.response_size.unwrap_or(match drive.workload {
+            WorkloadName::Rr => drive.request_size,
+            WorkloadName::Handshake | WorkloadName::Http | WorkloadName::Hold => {
+                RESPONSE_SIZE_DEFAULT
+            }
+        });
+        drive.response_size = Some(response_size);
+        let listener = Listener { port, keepalive };
+        let service = Service { listener, app, response_size };
+        Ok(BenchPlan { link, threads, compare, stack, drive, service, output })
+    }
+
+    /// The server's address in a bench.
+    pub fn server_address(&self) -> Ipv4Addr {
+        self.drive.targets[0].addresses.first
+    }
+}
+
+fn site_and_stack(
+    network: Network,
+    run: Run,
+    tcp: Tcp,
+    impair: Impair,
+) -> Result<(Site, Stack), String> {
+    let Some(interface) = network.interface.clone() else {
+        return Err("say which interface: -i eth1 (`shakedown doctor` lists them)".to_string());
+    };
+    if network.addr.is_empty() {
+        return Err("say which address is ours: --addr 10.0.0.2/24".to_string());
+    }
+    let site = Site {
+        interface,
+        queues: network.queues.clone().map(|Indices(queues)| queues),
+        mode: network.mode.unwrap_or_default(),
+        busy_poll: network.busy_poll,
+    };
+    if site.busy_poll && site.mode == Mode::Packet {
+        return Err("--busy-poll is for AF_XDP: leave out --mode packet".to_string());
+    }
+    Ok((site, stack(network, run, tcp, impair, tcp::Config::default().msl)?))
+}
+
+fn stack(
+    network: Network,
+    run: Run,
+    tcp: Tcp,
+    impair: Impair,
+    msl_default: Span,
+) -> Result<Stack, String> {
+    let Network {
+        interface: _,
+        addr: subnets,
+        gateway,
+        vlan,
+        mtu,
+        queues: _,
+        mode: _,
+        busy_poll: _,
+        no_verify_tcp_checksum,
+    } = network;
+    let Run { cpus, max_connections, drain, seed, keepalive } = run;
+    let connections_max = max_connections.unwrap_or(CONNECTIONS_MAX_DEFAULT);
+    if connections_max == 0 {
+        return Err("--max-connections 0 leaves nothing to do: at least 1".to_string());
+    }
+    let mss = tcp.tcp_mss;
+    Ok(Stack {
+        subnets,
+        gateway,
+        vlan,
+        mtu,
+        mss,
+        tcp: tcp_config(tcp, msl_default)?,
+        keepalive,
+        verify: if no_verify_tcp_checksum { Verify::NotTcp } else { Verify::All },
+        connections_max,
+        cpus: cpus.map(|Indices(cpus)| cpus),
+        drain: drain.unwrap_or(Span::from_secs(5)),
+        seed: seed.unwrap_or_else(system_seed),
+        impair: asked(impair),
+    })
+}
+
+fn tcp_config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String> {
+    let Tcp {
+        tcp_msl,
+        tcp_rto_initial,
+        tcp_rto_min,
+        tcp_rto_max,
+        tcp_syn_retries,
+        tcp_data_retries,
+        tcp_fin_wait2,
+        tcp_mss,
+        tcp_timestamps,
+        tcp_window_scaling,
+        tcp_window,
+    } = tcp;
+    let default = tcp::Config::default();
+    let config = tcp::Config {
+        msl: tcp_msl.unwrap_or(msl_default),
+        rto_initial: tcp_rto_initial.unwrap_or(default.rto_initial),
+        rto_min: tcp_rto_min.unwrap_or(default.rto_min),
+        rto_max: tcp_rto_max.unwrap_or(default.rto_max),
+        syn_retries: tcp_syn_retries.unwrap_or(default.syn_retries),
+        data_retries: tcp_data_retries.unwrap_or(default.data_retries),
+        fin_wait2: tcp_fin_wait2.unwrap_or(default.fin_wait2),
+        mss: tcp_mss.unwrap_or(default.mss),
+        timestamps: tcp_timestamps.unwrap_or(default.timestamps),
+        window_scaling: tcp_window_scaling.unwrap_or(default.window_scaling),
+        window: tcp_window.unwrap_or(default.window),
+    };
+    if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
+        return Err(format!(
+            "--tcp-rto-min {} must be above 0 and not above --tcp-rto-max {}",
+            config.rto_min, config.rto_max
+        ));
+    }
+    // RFC 7323 s2.3: a window of 2^30 bytes is the largest that a shift of 14 can say.
+    let window_max = if config.window_scaling { 1 << 30 } else { 65_535 };
+    if config.window < u32::from(config.mss) || config.window > window_max {
+        return Err(format!(
+            "--tcp-window {} must be from the MSS, {}, to {window_max}",
+            config.window, config.mss
+        ));
+    }
+    Ok(config)
+}
+
+fn services(
+    listen: &[super::value::Listen],
+    app_default: Option<AppName>,
+    response_size_default: Option<u64>,
+    keepalive_default: Option<Keepalive>,
+) -> Result<Vec<Service>, String> {
+    if listen.is_empty() {
+        return Err("say which port to serve: --listen 80".to_string());
+    }
+    let mut services = Vec::new();
+    let mut taken = vec![false; 65_536];
+    for each in listen {
+        for port in each.ports.iter() {
+            if std::mem::replace(&mut taken[usize::from(port)], true) {
+                return Err(format!("port {port} is listened on twice: give it one application"));
+            }
+            services.push(Service {
+                listener: Listener { port, keepalive: each.keepalive.or(keepalive_default) },
+                app: each.app.or(app_default).unwrap_or(AppName::Http),
+                response_size: each
+                    .response_size
+                    .or(response_size_default)
+                    .unwrap_or(RESPONSE_SIZE_DEFAULT),
+            });
+        }
+    }
+    Ok(services)
+}
+
+fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
+    let Aim { target: targets, sport, host, path } = aim;
+    let Load {
+        workload,
+        rate,
+        connections,
+        duration,
+        count,
+        close,
+        requests,
+        request_size,
+        response_size,
+    } = load;
+    let workload = workload.unwrap_or_default();
+    let connections = match (connections, rate) {
+        (Some(connections), _) => connections,
+        (None, Some(_)) => connections_max,
+        (None, None) => 100.min(connections_max),
+    };
+    if connections == 0 || connections > connections_max {
+        return Err(format!(
+            "-c {connections} must be from 1 to --max-connections, {connections_max}"
+        ));
+    }
+    let path = path.unwrap_or_else(|| "/".to_string());
+    if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
+        return Err(format!("--path `{path}` must start with / and hold no space"));
+    }
+    let first = targets[0];
+    let host = host.unwrap_or_else(|| match first.first_port {
+        80 => first.addresses.first.to_string(),
+        port => format!("{}:{port}", first.addresses.first),
+    });
+    if host.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
+        return Err(format!("--host `{host}` must hold no space"));
+    }
+    let endless = count.is_some() || workload == WorkloadName::Hold;
+    let requests = requests.unwrap_or(1);
+    if requests == 0 {
+        return Err("--requests 0: for connections without any, take --workload handshake".into());
+    }
+    let request_size = request_size.unwrap_or(100);
+    if workload == WorkloadName::Rr && request_size == 0 {
+        return Err("--request-size 0: the server would never answer, at least 1".to_string());
+    }
+    Ok(Drive {
+        targets,
+        sport,
+        host,
+        path,
+        workload,
+        rate,
+        connections,
+        count,
+        duration: duration.or((!endless).then(|| Span::from_secs(10))),
+        close: close.unwrap_or_default(),
+        requests,
+        request_size,
+        response_size,
+    })
+}
+
+/// A target outside our subnets needs a router.
+fn reachable(target: &Target, stack: &Stack) -> Result<(), String> {
+    let inside = |address: Ipv4Addr| {
+        stack.subnets.iter().any(|subnet| {
+            let shift = 32 - u32::from(subnet.prefix_len);
+            (address.to_bits() ^ subnet.first.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+        })
+    };
+    let Target { addresses: Range { first, last }, first_port: _, last_port: _ } = *target;
+    if stack.gateway.is_none() && !(inside(first) && inside(last)) {
+        return Err(format!("target {last} is outside our subnets: say --gateway, or fix --addr"));
+    }
+    Ok(())
+}
+
+/// The impairment, if any of it was asked for.
+fn asked(impair: Impair) -> Option<Impair> {
+    let Impair {
+        impair_loss,
+        impair_dup,
+        impair_reorder,
+        impair_corrupt,
+        impair_delay,
+        impair_jitter,
+        impair_rate,
+    } = impair;
+    let any = impair_loss.is_some()
+        || impair_dup.is_some()
+        || impair_reorder.is_some()
+        || impair_corrupt.is_some()
+        || impair_delay.is_some()
+        || impair_jitter.is_some()
+        || impair_rate.is_some();
+    any.then_some(impair)
+}
+
+/// 64 bits from the system's random source, by way of the standard library.
+fn system_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0u8)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::value;
+    use super::*;
+
+    fn network() -> Network {
+        Network {
+            interface: Some("veth0".to_string()),
+            addr: vec![value::subnet("10.0.0.1/24").unwrap()],
+            ..Network::default()
+        }
+    }
+
+    pub fn stack() -> Stack {
+        let (run, tcp, impair) = (Run::default(), Tcp::default(), Impair::default());
+        super::stack(network(), run, tcp, impair, BENCH_MSL).unwrap()
+    }
+
+    pub fn service(port: u16) -> Service {
+        let listener = Listener { port, keepalive: None };
+        Service { listener, app: AppName::Http, response_size: 100 }
+    }
+
+    fn client(aim: Aim, load: Load) -> Result<ClientPlan, String> {
+        let (run, output) = (Run::default(), Output::default());
+        ClientPlan::new(network(), run, aim, load, Tcp::default(), Impair::default(), output)
+    }
+
+    fn server(network: Network, listen: &[&str]) -> Result<ServerPlan, String> {
+        let listen = listen.iter().map(|word| word.parse().unwrap()).collect();
+        let serve = Serve { listen, ..Serve::default() };
+        let run = Run { keepalive: Some(Keepalive::default()), ..Run::default() };
+        ServerPlan::new(network, run, serve, Tcp::default(), Impair::default(), Output::default())
+    }
+
+    fn aim(target: &str) -> Aim {
+        Aim { target: vec![value::target(target).unwrap()], ..Aim::default() }
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_by_its_flag() {
+        assert!(server(Network::default(), &["80"]).unwrap_err().contains("-i eth1"));
+        let no_addr = Network { addr: Vec::new(), ..network() };
+        assert!(server(no_addr, &["80"]).unwrap_err().contains("--addr"));
+        assert!(server(network(), &[]).unwrap_err().contains("--listen"));
+        assert!(client(Aim::default(), Load::default()).unwrap_err().contains("--target"));
+    }
+
+    #[test]
+    fn each_port_has_one_application_and_its_own_keepalive() {
+        let plan = server(network(), &["80", "7000-7001=echo:keepalive=1s"]).unwrap();
+        let apps: Vec<_> = plan.services.iter().map(|s| (s.listener.port, s.app)).collect();
+        assert_eq!(apps, [(80, AppName::Http), (7000, AppName::Echo), (7001, AppName::Echo)]);
+        assert_eq!(plan.services[0].listener.keepalive, Some(Keepalive::default()));
+        assert_eq!(plan.services[1].listener.keepalive.unwrap().idle, Span::from_secs(1));
+        let twice = server(network(), &["80-90", "85=echo"]).unwrap_err();
+        assert!(twice.contains("port 85 is listened on twice"));
+    }
+
+    #[test]
+    fn a_run_without_an_end_is_only_a_hold_or_a_count() {
+        let with = |load: Load| client(aim("10.0.0.2:80"), load).unwrap().drive.duration;
+        assert_eq!(with(Load::default()), Some(Span::from_secs(10)));
+        assert_eq!(with(Load { count: Some(5), ..Load::default() }), None);
+        let hold = Load { workload: Some(WorkloadName::Hold), ..Load::default() };
+        assert_eq!(with(hold), None);
+    }
+
+    #[test]
+    fn a_target_off_the_subnet_needs_a_gateway() {
+        let error = client(aim("10.0.1.2:80"), Load::default()).unwrap_err();
+        assert!(error.contains("--gateway"), "{error}");
+        assert!(client(aim("10.0.0.2:80"), Load::default()).is_ok());
+    }
+
+    #[test]
+    fn more_connections_than_fit_are_refused() {
+        let load = Load { connections: Some(300_000), ..Load::default() };
+        assert!(client(aim("10.0.0.2:80"), load).unwrap_err().contains("--max-connections"));
+    }
+
+    #[test]
+    fn the_bench_serves_what_its_workload_asks_for() {
+        let load = Load { workload: Some(WorkloadName::Rr), ..Load::default() };
+        let rig = Rig::default();
+        let (run, tcp) = (Run::default(), Tcp::default());
+        let plan =
+            BenchPlan::new(rig, run, load, tcp, Impair::default(), Output::default()).unwrap();
+        assert_eq!(plan.service.app, AppName::Echo);
+        assert_eq!(plan.stack.tcp.msl, BENCH_MSL);
+    }
+}

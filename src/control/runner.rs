@@ -1,0 +1,200 @@
+//! A worker under orders: it turns until it is told to stop or is done, lets its connections end, and says what it found.
+//!
+//! ```text
+//!   Running -- ordered, done, or its time is over --> Draining -- nothing left, or too long --> Over
+//! ```
+//! Orders are looked at and counters published once a millisecond; between two looks there is nothing but turns.
+
+use super::wrapped::Wrapped;
+use crate::app::App;
+use crate::device::{Device, Report};
+use crate::stats::Counters;
+use crate::stats::publish::{Board, Gauges};
+use crate::time::{Instant, Span};
+use crate::worker::Worker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Often enough that a stop is prompt and the line a second is fresh; rare enough to cost nothing: publishing is some
+/// sixty stores.
+const LOOK_EVERY: Span = Span::from_millis(1);
+
+/// What the control thread tells runners. One may be shared by many.
+#[derive(Debug, Default)]
+pub struct Orders {
+    stop: AtomicBool,
+}
+
+impl Orders {
+    /// Asks for a graceful stop.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+}
+
+/// When a runner stops of itself, and how long its end may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Term {
+    /// From its first turn; `None` for no limit.
+    pub duration: Option<Span>,
+    /// How long connections may take to end after the stop.
+    pub drain: Span,
+    /// Wait for TIME-WAIT to pass as well.
+    pub until_empty: bool,
+}
+
+/// A worker under orders.
+pub struct Runner<D, A: App> {
+    worker: Worker<Wrapped<D>, A>,
+    done: fn(&A) -> bool,
+    term: Term,
+    orders: Arc<Orders>,
+    board: Arc<Board>,
+    row: usize,
+    frames: usize,
+    phase: Phase,
+    look_at: Instant,
+    turns: u64,
+    busy_turns: u64,
+    started: Instant,
+    stopped: Instant,
+    at_stop: Counters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Draining,
+    Over,
+}
+
+/// What a runner found.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// From the first turn to the stop: what rates are taken over.
+    pub ran: Span,
+    /// From the stop to the end of the last connection, or of patience.
+    pub drained: Span,
+    /// Counters at the stop, for rates.
+    pub at_stop: Counters,
+    /// Counters at the very end.
+    pub counters: Counters,
+    pub turns: u64,
+    /// Turns in which any frame moved.
+    pub busy_turns: u64,
+    /// Connections left open at the end.
+    pub live_left: u64,
+    /// Connections left in TIME-WAIT at the end.
+    pub time_wait_left: u64,
+    /// Frames that are in nobody's hands at the end: a bug of ours if not zero.
+    pub frames_missing: i64,
+    pub bytes_per_connection: u64,
+    pub device: Report,
+    /// Why the recording is incomplete, if it is.
+    pub pcap_error: Option<String>,
+}
+
+impl<D: Device, A: App> Runner<D, A> {
+    /// `done` says when the application has nothing more to do of itself. Counters are published in `row` of `board`.
+    pub fn new(
+        worker: Worker<Wrapped<D>, A>,
+        done: fn(&A) -> bool,
+        term: Term,
+        orders: Arc<Orders>,
+        board: Arc<Board>,
+        row: usize,
+    ) -> Runner<D, A> {
+        let frames = worker.frames();
+        Runner {
+            worker,
+            done,
+            term,
+            orders,
+            board,
+            row,
+            frames,
+            phase: Phase::Running,
+            look_at: Instant::ZERO,
+            turns: 0,
+            busy_turns: 0,
+            started: Instant::ZERO,
+            stopped: Instant::ZERO,
+            at_stop: Counters::default(),
+        }
+    }
+
+    /// One turn of the worker. False once everything is over.
+    #[inline]
+    pub fn turn(&mut self, now: Instant) -> bool {
+        self.busy_turns += u64::from(self.worker.turn(now));
+        self.turns += 1;
+        if now >= self.look_at {
+            self.look(now);
+        }
+        self.phase != Phase::Over
+    }
+
+    /// Publishes, and goes on to the next phase if it is time to.
+    fn look(&mut self, now: Instant) {
+        if self.turns == 1 {
+            self.started = now;
+        }
+        self.look_at = now + LOOK_EVERY;
+        self.publish();
+        match self.phase {
+            Phase::Running => {
+                let ran = now.since(self.started);
+                let over = self.term.duration.is_some_and(|duration| ran >= duration);
+                if over || self.orders.stop.load(Relaxed) || (self.done)(&self.worker.engine.app) {
+                    self.stopped = now;
+                    self.at_stop = self.worker.engine.counters;
+                    self.worker.engine.stop();
+                    self.phase = Phase::Draining;
+                }
+            }
+            Phase::Draining => {
+                let engine = &self.worker.engine;
+                let left = if self.term.until_empty { engine.connections() } else { engine.live() };
+                if left == 0 || now.since(self.stopped) >= self.term.drain {
+                    self.phase = Phase::Over;
+                }
+            }
+            Phase::Over => {}
+        }
+    }
+
+    fn publish(&self) {
+        let engine = &self.worker.engine;
+        let live = engine.live();
+        let gauges = Gauges {
+            live: live as u64,
+            time_wait: (engine.connections() - live) as u64,
+            pool_frames: self.worker.pool.len() as u64,
+        };
+        self.board.publish(self.row, &engine.counters, &gauges);
+    }
+
+    /// What it found, and the application with what that found. The engine's laws are checked once more.
+    pub fn finish(mut self, now: Instant) -> (Finding, A) {
+        let pcap_error = self.worker.dev.finish().err().map(|error| error.to_string());
+        self.publish();
+        let engine = &self.worker.engine;
+        engine.check();
+        let live_left = engine.live() as u64;
+        let finding = Finding {
+            ran: self.stopped.since(self.started),
+            drained: now.since(self.stopped),
+            at_stop: self.at_stop,
+            counters: engine.counters,
+            turns: self.turns,
+            busy_turns: self.busy_turns,
+            live_left,
+            time_wait_left: engine.connections() as u64 - live_left,
+            frames_missing: self.frames as i64 - self.worker.frames() as i64,
+            bytes_per_connection: engine.bytes_per_connection() as u64,
+            device: self.worker.dev.report(),
+            pcap_error,
+        };
+        (finding, self.worker.engine.app)
+    }
+}

@@ -1,0 +1,292 @@
+//! Every setting there is, said once: a field here is a flag, its help, and a key of the TOML file.
+//!
+//! Nothing is required and nothing has a default here, because a file may still say it; `plan` decides what is missing
+//! and what stands in for what was left out.
+
+use super::value::{self, AppName, Indices, Listen, Ports};
+use crate::engine::Subnet;
+use crate::flow::tuples::Target;
+use crate::tcp::Keepalive;
+use crate::time::Span;
+use clap::{Args, ValueEnum};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// Where the run meets the network.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Network")]
+pub struct Network {
+    /// Interface to run on; it stays the kernel's, only our traffic is taken
+    #[arg(short, long, value_name = "IFACE")]
+    pub interface: Option<String>,
+    /// Our addresses with their prefix: 10.0.0.2/24, 10.0.0.10-10.0.3.250/16, 10.0.1.0/24 (every host)
+    #[arg(long, value_name = "ADDR/LEN", value_delimiter = ',', value_parser = value::subnet)]
+    pub addr: Vec<Subnet>,
+    /// Router for addresses outside our subnets
+    #[arg(long, value_name = "ADDR", value_parser = value::address)]
+    pub gateway: Option<Ipv4Addr>,
+    /// 802.1Q tag of our traffic
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    pub vlan: Option<u16>,
+    /// Largest IP datagram in bytes [default: the interface's, at most 1500]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=1500))]
+    pub mtu: Option<u16>,
+    /// Queues to take, such as 0-3 [default: all]
+    #[arg(long, value_name = "LIST")]
+    pub queues: Option<Indices>,
+    /// How frames reach us [default: auto, the fastest that works]
+    #[arg(long)]
+    pub mode: Option<Mode>,
+    /// Run the interface's interrupt work on our own core by busy polling
+    #[arg(long)]
+    pub busy_poll: bool,
+    /// Accept segments whatever their TCP checksum: a kernel on the other end of a veth leaves it to hardware that is
+    /// not there (or run `ethtool -K PEER tx off` on that end)
+    #[arg(long)]
+    pub no_verify_tcp_checksum: bool,
+}
+
+/// How frames reach us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// The first of zerocopy, copy, skb that works; it is reported.
+    #[default]
+    Auto,
+    /// AF_XDP, the NIC writes into our memory.
+    Zerocopy,
+    /// AF_XDP in the driver, one copy a frame.
+    Copy,
+    /// AF_XDP behind the driver: any interface, slower.
+    Skb,
+    /// AF_PACKET, where XDP is impossible.
+    Packet,
+}
+
+/// What the run may take, and how it goes.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Run")]
+pub struct Run {
+    /// Cores to run on, one worker each, such as 0-3 [default: one]
+    #[arg(long, value_name = "LIST")]
+    pub cpus: Option<Indices>,
+    /// Connections at a time and core, TIME-WAIT included [default: 256k]
+    #[arg(long, value_name = "N", value_parser = value::number32)]
+    pub max_connections: Option<u32>,
+    /// Time for open connections to end once the run is stopping [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    pub drain: Option<Span>,
+    /// Seed of every random choice [default: the system's]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Keepalive as IDLE/INTERVAL/PROBES, such as 2h/75s/9 [default: off]
+    #[arg(long, value_name = "I/I/N", value_parser = value::keepalive)]
+    pub keepalive: Option<Keepalive>,
+}
+
+/// TCP's constants; `[tcp]` in the file.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "TCP ([tcp] in the file)")]
+pub struct Tcp {
+    /// Maximum segment lifetime: TIME-WAIT lasts twice this [default: 30s; bench: 5ms]
+    #[arg(long, alias = "msl", value_name = "TIME", value_parser = value::span)]
+    pub tcp_msl: Option<Span>,
+    /// First retransmission timeout [default: 1s]
+    #[arg(long, alias = "rto-initial", value_name = "TIME", value_parser = value::span)]
+    pub tcp_rto_initial: Option<Span>,
+    /// Lower bound of the retransmission timeout [default: 200ms]
+    #[arg(long, alias = "rto-min", value_name = "TIME", value_parser = value::span)]
+    pub tcp_rto_min: Option<Span>,
+    /// Upper bound of the retransmission timeout [default: 120s]
+    #[arg(long, alias = "rto-max", value_name = "TIME", value_parser = value::span)]
+    pub tcp_rto_max: Option<Span>,
+    /// Times a SYN or SYN-ACK is sent again [default: 6]
+    #[arg(long, alias = "syn-retries", value_name = "N")]
+    pub tcp_syn_retries: Option<u8>,
+    /// Times data or FIN is sent again [default: 15]
+    #[arg(long, alias = "data-retries", value_name = "N")]
+    pub tcp_data_retries: Option<u8>,
+    /// How long FIN-WAIT-2 may last [default: 60s]
+    #[arg(long, alias = "fin-wait2", value_name = "TIME", value_parser = value::span)]
+    pub tcp_fin_wait2: Option<Span>,
+    /// Largest segment payload we offer to take [default: MTU less 40]
+    #[arg(long, alias = "mss", value_name = "BYTES",
+        value_parser = clap::value_parser!(u16).range(64..=1460))]
+    pub tcp_mss: Option<u16>,
+    /// Offer timestamps (RFC 7323) [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub tcp_timestamps: Option<bool>,
+    /// Offer window scaling (RFC 7323) [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub tcp_window_scaling: Option<bool>,
+    /// Receive window in bytes [default: 65535]
+    #[arg(long, value_name = "BYTES", value_parser = value::number32)]
+    pub tcp_window: Option<u32>,
+}
+
+/// A worse network than there is; `[impair]` in the file. Applies to what we send.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Impairment of what we send ([impair] in the file)")]
+pub struct Impair {
+    /// Probability that a frame is lost: 0.01 or 1%
+    #[arg(long, value_name = "P", value_parser = value::probability)]
+    pub impair_loss: Option<f64>,
+    /// Probability that a frame is sent twice
+    #[arg(long, value_name = "P", value_parser = value::probability)]
+    pub impair_dup: Option<f64>,
+    /// Probability that a frame is overtaken by later ones
+    #[arg(long, value_name = "P", value_parser = value::probability)]
+    pub impair_reorder: Option<f64>,
+    /// Probability that bits of a frame are flipped
+    #[arg(long, value_name = "P", value_parser = value::probability)]
+    pub impair_corrupt: Option<f64>,
+    /// Delay of every frame
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    pub impair_delay: Option<Span>,
+    /// Delay on top, from 0 to this, drawn for each frame
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    pub impair_jitter: Option<Span>,
+    /// Bits a second the link carries
+    #[arg(long, value_name = "BITS", value_parser = value::number)]
+    pub impair_rate: Option<u64>,
+}
+
+/// What is said, and where to.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub struct Output {
+    /// Write the results as JSON; `-` is standard output
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
+    /// Write every frame to a pcap file
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// No line a second, only the summary
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// All counters in the summary
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// What a server listens on.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Server ([[listen]] in the file)")]
+pub struct Serve {
+    /// Port, or range of ports, with what serves it: 80, 80=http, 8000-8009=echo, 7003=echo:keepalive=2s/1s/3
+    #[arg(long, value_name = "PORTS[=APP]", value_delimiter = ',')]
+    pub listen: Vec<Listen>,
+    /// What serves the ports that do not say [default: http]
+    #[arg(long)]
+    pub app: Option<AppName>,
+    /// Body of an HTTP response in bytes [default: 100]
+    #[arg(long, value_name = "BYTES", value_parser = value::number)]
+    pub response_size: Option<u64>,
+    /// Stop after this time [default: run until a signal]
+    #[arg(short, long, value_name = "TIME", value_parser = value::span)]
+    pub duration: Option<Span>,
+}
+
+/// Where a client connects to.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Client")]
+pub struct Aim {
+    /// Where to connect: 10.0.0.2:80, 10.0.0.2-10.0.0.9:80-89, 10.0.1.0/24:80
+    #[arg(long, value_name = "ADDR:PORTS", value_delimiter = ',', value_parser = value::target)]
+    pub target: Vec<Target>,
+    /// Source ports [default: 1024-65535; on a kernel's address 61000-65535]
+    #[arg(long, value_name = "PORTS")]
+    pub sport: Option<Ports>,
+    /// Host header of HTTP requests [default: the first target]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Path of HTTP requests [default: /]
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+}
+
+/// What a client does.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Load")]
+pub struct Load {
+    /// What each connection does [default: handshake]
+    #[arg(long)]
+    pub workload: Option<WorkloadName>,
+    /// New connections a second, on schedule whatever the answers [default: as fast as connections end]
+    #[arg(short, long, value_name = "N", value_parser = value::positive_rate)]
+    pub rate: Option<f64>,
+    /// Connections open at a time [default: 100; with a rate: --max-connections]
+    #[arg(short, long, value_name = "N", value_parser = value::number32)]
+    pub connections: Option<u32>,
+    /// Stop after this time [default: 10s, unless --count is given or the workload is hold]
+    #[arg(short, long, value_name = "TIME", value_parser = value::span)]
+    pub duration: Option<Span>,
+    /// Stop after this many connections
+    #[arg(short = 'n', long, value_name = "N", value_parser = value::number)]
+    pub count: Option<u64>,
+    /// How the client ends a connection [default: fin]
+    #[arg(long)]
+    pub close: Option<CloseName>,
+    /// Requests on each connection, for http and rr [default: 1]
+    #[arg(long, value_name = "N", value_parser = value::number32)]
+    pub requests: Option<u32>,
+    /// Bytes of a request, for rr [default: 100]
+    #[arg(long, value_name = "BYTES", value_parser = value::number)]
+    pub request_size: Option<u64>,
+    /// Bytes of a response: http and rr check it, bench serves it [default: rr the request's, http any; bench 100]
+    #[arg(long, value_name = "BYTES", value_parser = value::number)]
+    pub response_size: Option<u64>,
+}
+
+/// What each connection of a client does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WorkloadName {
+    /// Open, close.
+    #[default]
+    Handshake,
+    /// GET, check status and length, close.
+    Http,
+    /// Send a request, wait for the response, so many times, close.
+    Rr,
+    /// Stay open.
+    Hold,
+}
+
+/// How a client ends a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CloseName {
+    #[default]
+    Fin,
+    Rst,
+}
+
+/// Where a bench runs.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Bench")]
+pub struct Rig {
+    /// Between the two ends: memory needs no root, veth makes its own pair of namespaces [default: memory]
+    #[arg(long)]
+    pub link: Option<LinkName>,
+    /// Threads: memory 1 (both ends on one core) or 2 (a core each); veth one queue each [default: 1; veth: every core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: Option<u32>,
+    /// On a veth, measure something else on the same veth in the same run, and print the ratio
+    #[arg(long)]
+    pub compare: Option<Rival>,
+}
+
+/// What connects the two ends of a bench.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LinkName {
+    /// Two rings in memory.
+    #[default]
+    Memory,
+    /// A veth pair between two namespaces, AF_XDP on both ends.
+    Veth,
+}
+
+/// What a bench compares itself with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rival {
+    /// The kernel's TCP: a client and a server on epoll.
+    Kernel,
+}
