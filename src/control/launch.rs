@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::crew::{self, Found, Member, Watch};
-use super::nic::{Build, Nic, Part};
+use super::nic::{Build, Crew, Nic, Part};
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::{Experience, Side};
 use super::runner::Orders;
@@ -94,7 +94,9 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
     };
     let found = |(finding, _)| Found { client: None, server: Some(finding) };
     let build = Build { app: &app, done: |_| false, found };
-    let members = nic.members(&plan.stack, plan.duration, &plan.output, &run, &board, build)?;
+    let (stack, duration, output) = (&plan.stack, plan.duration, &plan.output);
+    let crew = Crew { stack, duration, output, run: &run, board: &board };
+    let members = nic.members(&crew, &build)?;
     let ports: Vec<_> = plan.services.iter().map(|service| service.listener.port).collect();
     say(&plan.output, &format!("serving on {}, ports {}", plan.site.interface, listed(&ports)));
     let sides = run.crew(members, &board, &plan.output, None)?;
@@ -124,7 +126,9 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
         server: None,
     };
     let build = Build { app: &app, done: Client::done, found };
-    let members = nic.members(stack, drive.duration, &plan.output, &run, &board, build)?;
+    let (duration, output) = (drive.duration, &plan.output);
+    let crew = Crew { stack, duration, output, run: &run, board: &board };
+    let members = nic.members(&crew, &build)?;
     let sides = run.crew(members, &board, &plan.output, drive.rate)?;
     let side = sides.client.as_ref().ok_or_else(no_side)?;
     let verdict = summary::client_verdict(side);

@@ -1,15 +1,17 @@
 //! A server or a client on an interface: its queues dealt out to cores, a worker each.
 
 use super::assemble::{self, Share, config};
-use super::crew::{Found, Member};
+use super::crew::{Found, Job, Member};
 use super::launch::Run;
 use super::plan::{Drive, Service, Site, Stack};
-use super::runner::{Runner, Term};
+use super::runner::{Finding, Runner, Term};
 use super::settings::{Mode, Output};
 use super::value::Ports;
 use super::wrapped::{Wrapped, Wrappers};
 use super::{Failure, pin};
 use crate::app::App;
+use crate::device::Device;
+use crate::device::packet::Packet;
 use crate::device::steering::Steering;
 use crate::device::xdp::{self, Deferral, Program, Xdp};
 use crate::engine::{Config, Engine};
@@ -34,10 +36,13 @@ const SPORT_OURS: Ports = Ports { first: 1024, last: 65_535 };
 /// (net.ipv4.ip_local_port_range ends at 60999).
 const SPORT_SHARED: Ports = Ports { first: 61_000, last: 65_535 };
 
-/// An interface with our program on it.
+/// Frames of a worker's pool on AF_PACKET, which keeps only a burst of them.
+const PACKET_POOL_FRAMES: u32 = 4096;
+
+/// An interface that is ready for its workers.
 pub(super) struct Nic {
-    program: Arc<Program>,
-    options: xdp::Options,
+    name: String,
+    door: Door,
     /// Queues of each worker, and the core it belongs on.
     crews: Vec<(u32, Vec<u32>)>,
     /// Kept for the length of the run: restored when dropped.
@@ -47,6 +52,14 @@ pub(super) struct Nic {
     shared: bool,
 }
 
+/// How frames come in and go out.
+enum Door {
+    /// Our program is on the interface; each worker opens its queues.
+    Xdp(Arc<Program>, xdp::Options),
+    /// The only worker opens the interface.
+    Packet(Steering),
+}
+
 /// On whose side of a connection a worker stands, where that matters for what is taken from the kernel.
 pub(super) enum Part<'a> {
     Server(&'a [Service]),
@@ -54,7 +67,7 @@ pub(super) enum Part<'a> {
 }
 
 impl Nic {
-    /// Attaches the program to the site's interface. Frames still go to the kernel.
+    /// Looks at the site's interface and attaches our program to it. Frames still go to the kernel.
     ///
     /// # Errors
     /// What this machine, or this user, can't do.
@@ -68,26 +81,19 @@ impl Nic {
         let queues = site.queues.clone().unwrap_or_else(|| (0..interface.queues).collect());
         let crews = deal(&queues, stack.cpus.as_deref(), part)?;
         let (steering, shared) = steering(&interface, stack, part);
-        let mode = match site.mode {
-            Mode::Auto => xdp::Mode::Auto,
-            Mode::Zerocopy => xdp::Mode::ZeroCopy,
-            Mode::Copy => xdp::Mode::Copy,
-            Mode::Skb => xdp::Mode::Skb,
-            Mode::Packet => {
-                return Err(Failure::Usage("--mode packet is opened elsewhere: a bug".to_string()));
-            }
-        };
-        let program = Program::attach(&site.interface, &steering, mode).map_err(environment)?;
-        if let Some(why) = program.fallback() {
-            eprintln!("shakedown: no native XDP on {}, using skb mode: {why}", site.interface);
+        if site.mode == Mode::Packet && crews.len() > 1 {
+            return Err(Failure::Usage(
+                "--mode packet has one worker: --cpus with one core".into(),
+            ));
         }
+        let door = door(site, steering).map_err(environment)?;
         let deferral = match site.busy_poll {
             true => Some(Deferral::start(&site.interface).map_err(environment)?),
             false => None,
         };
         Ok(Nic {
-            program,
-            options: xdp::Options { busy_poll: site.busy_poll, ..xdp::Options::default() },
+            name: site.interface.clone(),
+            door,
             crews,
             _deferral: deferral,
             mtu: stack.mtu.unwrap_or(mtu),
@@ -105,65 +111,107 @@ impl Nic {
         if self.shared { SPORT_SHARED } else { SPORT_OURS }
     }
 
-    /// A thread for each worker. `build` completes the engine's configuration and makes the application; `found` takes
-    /// out of it what is to be reported.
+    /// A thread for each worker, of which `build` makes what is not the same for every command.
     ///
     /// # Errors
     /// A queue can't be opened, or the recording's file can't be created.
-    pub fn members<A>(
-        &self,
-        stack: &Stack,
-        duration: Option<Span>,
-        output: &Output,
-        run: &Run,
-        board: &Arc<Board>,
-        part: Build<A>,
-    ) -> Result<Vec<Member>, Failure>
+    pub fn members<A>(&self, crew: &Crew<'_>, build: &Build<'_, A>) -> Result<Vec<Member>, Failure>
     where
         A: App + Send + 'static,
         A::State: Send,
     {
         let environment = |error: io::Error| Failure::Environment(error.to_string());
-        let count = self.workers() as u16;
         let mut members = Vec::new();
         for (index, (core, queues)) in self.crews.iter().enumerate() {
-            let share = Share { index: index as u16, count };
-            let frames = xdp::frames_for(queues.len(), self.options.ring_frames);
-            let mut pool = Pool::new(frames).map_err(environment)?;
-            let device =
-                Xdp::open(&self.program, queues, &self.options, &mut pool).map_err(environment)?;
-            let pcap = output.pcap.as_ref().map(|path| numbered(path, index));
-            let wrappers = Wrappers {
-                impair: stack.impair.as_ref(),
-                pcap: pcap.as_deref(),
-                seed: assemble::seed(stack, share),
+            let share = Share { index: index as u16, count: self.workers() as u16 };
+            let job = match &self.door {
+                Door::Xdp(program, options) => {
+                    let frames = xdp::frames_for(queues.len(), options.ring_frames);
+                    let mut pool = Pool::new(frames).map_err(environment)?;
+                    let device = Xdp::open(program, queues, options, &mut pool);
+                    self.job(crew, build, share, device.map_err(environment)?, pool)?
+                }
+                Door::Packet(steering) => {
+                    let pool = Pool::new(PACKET_POOL_FRAMES).map_err(environment)?;
+                    let device = Packet::open(&self.name, steering).map_err(environment)?;
+                    self.job(crew, build, share, device, pool)?
+                }
             };
-            let device = Wrapped::new(device, &pool, &wrappers, &run.clock)
-                .map_err(|error| Failure::Run(error.to_string()))?;
-            let mut config = config(stack, stack.subnets.clone(), self.mac, self.mtu, share);
-            let app = (part.app)(share, &mut config);
-            let worker = Worker::new(device, Engine::new(config, app, run.clock.now()), pool);
-            let term = Term { duration, drain: stack.drain, until_empty: false };
-            let (orders, board) = (Arc::clone(&run.orders), Arc::clone(board));
-            let mut runner = Runner::new(worker, part.done, term, orders, board, index);
-            let found = part.found;
-            members.push(Member {
-                core: *core,
-                job: Box::new(move |clock| {
-                    while runner.turn(clock.now()) {}
-                    Ok(found(runner.finish(clock.now())))
-                }),
-            });
+            members.push(Member { core: *core, job });
         }
         Ok(members)
     }
+
+    /// What the thread of one worker does.
+    fn job<D, A>(
+        &self,
+        crew: &Crew<'_>,
+        build: &Build<'_, A>,
+        share: Share,
+        device: D,
+        pool: Pool,
+    ) -> Result<Job, Failure>
+    where
+        D: Device + Send + 'static,
+        A: App + Send + 'static,
+        A::State: Send,
+    {
+        let &Crew { stack, duration, output, run, board } = crew;
+        let index = usize::from(share.index);
+        let pcap = output.pcap.as_ref().map(|path| numbered(path, index));
+        let wrappers = Wrappers {
+            impair: stack.impair.as_ref(),
+            pcap: pcap.as_deref(),
+            seed: assemble::seed(stack, share),
+        };
+        let device = Wrapped::new(device, &pool, &wrappers, &run.clock)
+            .map_err(|error| Failure::Run(error.to_string()))?;
+        let mut config = config(stack, stack.subnets.clone(), self.mac, self.mtu, share);
+        let app = (build.app)(share, &mut config);
+        let worker = Worker::new(device, Engine::new(config, app, run.clock.now()), pool);
+        let term = Term { duration, drain: stack.drain, until_empty: false };
+        let (orders, board) = (Arc::clone(&run.orders), Arc::clone(board));
+        let mut runner = Runner::new(worker, build.done, term, orders, board, index);
+        let found = build.found;
+        Ok(Box::new(move |clock| {
+            while runner.turn(clock.now()) {}
+            Ok(found(runner.finish(clock.now())))
+        }))
+    }
+}
+
+/// What all workers of a run share.
+#[derive(Clone, Copy)]
+pub(super) struct Crew<'a> {
+    pub stack: &'a Stack,
+    pub duration: Option<Span>,
+    pub output: &'a Output,
+    pub run: &'a Run,
+    pub board: &'a Arc<Board>,
 }
 
 /// What differs between a server's workers and a client's.
 pub(super) struct Build<'a, A> {
     pub app: &'a dyn Fn(Share, &mut Config) -> A,
     pub done: fn(&A) -> bool,
-    pub found: fn((super::runner::Finding, A)) -> Found,
+    pub found: fn((Finding, A)) -> Found,
+}
+
+/// Attaches our program, or leaves the interface as it is for AF_PACKET.
+fn door(site: &Site, steering: Steering) -> io::Result<Door> {
+    let mode = match site.mode {
+        Mode::Auto => xdp::Mode::Auto,
+        Mode::Zerocopy => xdp::Mode::ZeroCopy,
+        Mode::Copy => xdp::Mode::Copy,
+        Mode::Skb => xdp::Mode::Skb,
+        Mode::Packet => return Ok(Door::Packet(steering)),
+    };
+    let program = Program::attach(&site.interface, &steering, mode)?;
+    if let Some(why) = program.fallback() {
+        eprintln!("shakedown: no native XDP on {}, using skb mode: {why}", site.interface);
+    }
+    let options = xdp::Options { busy_poll: site.busy_poll, ..xdp::Options::default() };
+    Ok(Door::Xdp(program, options))
 }
 
 /// Deals queues out to cores. Without a choice of cores there is one worker, for all queues: a server on the first
