@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
 /*
- * The steering program: hands the frames that are ours to the AF_XDP socket of the queue they arrived on, and passes
- * everything else to the kernel as if it were not there.
+ * The steering program: hands the frames that are ours to the AF_XDP socket of the queue they
+ * arrived on, and passes everything else to the kernel as if it were not there.
  *
- * Ours is, on our VLAN: IPv4 to our own addresses, whatever the protocol, and ARP about them; and, on addresses that the
- * kernel owns and shares with us, TCP to our ports only. A frame too short to tell is the kernel's. So is every frame of
- * a queue that has no socket: the redirect falls back to XDP_PASS.
+ * Ours is, on our VLAN: IPv4 to our own addresses, whatever the protocol, and ARP about them; and,
+ * on addresses that the kernel owns and shares with us, TCP to our ports only. A frame too short
+ * to tell is the kernel's. So is every frame of a queue that has no socket: the redirect falls back
+ * to XDP_PASS.
  *
- * What is ours is written into .rodata and .bss before the program is loaded (src/device/steering.rs has the other end
- * of this layout), so the verifier knows the counts and drops the search steps that a short table does not need.
+ * What is ours is written into .rodata and .bss before the program is loaded (the other end of this
+ * layout is src/device/steering.rs), so the verifier knows the counts and drops the search steps
+ * that a short table does not need.
  *
  * Needs no header but the kernel's own. Rebuild with scripts/bpf.sh and commit the object.
  */
@@ -85,10 +87,12 @@ struct ports {
 	__u16 src, dst;
 } __attribute__((packed));
 
-static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)BPF_FUNC_redirect_map;
+static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) =
+	(void *)BPF_FUNC_redirect_map;
 
-/* Binary search in sorted disjoint ranges. The position starts from a value the verifier does not know: it then checks
- * each step once, instead of once for every position the steps before could have led to. */
+/* Binary search in sorted disjoint ranges. The position starts from a value the verifier does not
+ * know: it then checks each step once, instead of once for every position the steps before could
+ * have led to. */
 static inline int contains(const struct range *ranges, __u32 count, __u32 addr)
 {
 	__u32 at = tables.zero & (RANGES_MAX - 1);
@@ -127,7 +131,7 @@ static inline int ipv4_is_ours(const struct ipv4 *ip, const void *end)
 		return 1;
 	if (config.shared == 0 || ip->protocol != 6)
 		return 0;
-	/* Fragments after the first have no ports: the kernel reassembles what is to its own address. */
+	/* Fragments after the first have no ports: the kernel reassembles what is to its address. */
 	if (ip->fragment & be16(0x3fff))
 		return 0;
 	header_bytes = (ip->version_ihl & 15) * 4;
@@ -137,7 +141,8 @@ static inline int ipv4_is_ours(const struct ipv4 *ip, const void *end)
 	if ((const void *)(ports + 1) > end)
 		return 0;
 	port = be16(ports->dst);
-	return (tables.ports[port / 64] >> (port % 64) & 1) && contains(tables.shared, config.shared, dst);
+	return (tables.ports[port / 64] >> (port % 64) & 1) &&
+	       contains(tables.shared, config.shared, dst);
 }
 
 SEC("xdp") int steer(struct xdp_md *frame)
@@ -168,6 +173,7 @@ SEC("xdp") int steer(struct xdp_md *frame)
 	return ours ? bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_PASS) : XDP_PASS;
 }
 
-/* The kernel lends some helpers to GPL programs only; none of those is used, but the label must be one it knows. */
+/* The kernel lends some helpers to GPL programs only. None of those is used; still, the label must
+ * be one it knows. */
 char license_text[] SEC("license") = "Dual MIT/GPL";
 const char source_hash[] SEC("source") = SOURCE_SHA256;

@@ -1,5 +1,5 @@
-//! The steering program's verdict on single frames, by BPF_PROG_TEST_RUN: no traffic, no NIC. Queue 0 has a socket, so
-//! that what is ours is redirected.
+//! The steering program's verdict on single frames, by BPF_PROG_TEST_RUN: no traffic, no NIC. Queue
+//! 0 has a socket, so that what is ours is redirected.
 
 mod common;
 
@@ -70,7 +70,8 @@ fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
     [&frame[..12], &0x8100u16.to_be_bytes(), &tci.to_be_bytes(), &frame[12..]].concat()
 }
 
-/// An IPv4 packet with `options` bytes of options and a fragment field; the payload starts with ports 40000 and `port`.
+/// An IPv4 packet with `options` bytes of options and a fragment field; the payload starts with
+/// ports 40000 and `port`.
 fn ipv4_with(dst: Ipv4Addr, protocol: u8, port: u16, options: usize, fragment: u16) -> Vec<u8> {
     let ihl = 5 + options / 4;
     let mut packet = vec![0x40 | ihl as u8, 0];

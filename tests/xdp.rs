@@ -1,4 +1,5 @@
-//! The AF_XDP device on a real veth pair: frames both ways, who gets what, and what is left when it goes.
+//! The AF_XDP device on a real veth pair: frames both ways, who gets what, and what is left when it
+//! goes.
 
 mod common;
 
@@ -165,6 +166,59 @@ fn the_kernels_own_connections_go_on_meanwhile() {
 }
 
 #[test]
+fn on_a_shared_address_our_ports_come_to_us_and_the_kernel_keeps_the_rest() {
+    use std::net::{TcpListener, TcpStream};
+    let Some(lab) = Lab::new("share") else { return };
+    let kernels: Ipv4Addr = End::Near.addr().parse().unwrap();
+    let steering = Steering {
+        shared: vec![(kernels, kernels)],
+        ports: vec![(7000, 7009)],
+        ..Steering::default()
+    };
+    let program =
+        lab.inside(End::Near, || Program::attach("near0", &steering, Mode::Auto)).unwrap();
+    let mut near = lab.inside(End::Near, || Station::on(&program, &[0], false)).unwrap();
+    let _listener = lab.inside(End::Near, || TcpListener::bind((kernels, 22))).unwrap();
+    lab.inside(End::Far, || TcpStream::connect((kernels, 22))).unwrap();
+    let closed = lab.inside(End::Far, || TcpStream::connect((kernels, 7010))).unwrap_err();
+    assert_eq!(closed.kind(), io::ErrorKind::ConnectionRefused, "the kernel answers");
+    near.receive();
+    assert!(near.rx.is_empty());
+    let ours = std::net::SocketAddr::from((kernels, 7005));
+    let patience = Duration::from_millis(50);
+    let silent = lab.inside(End::Far, || TcpStream::connect_timeout(&ours, patience)).unwrap_err();
+    assert_eq!(silent.kind(), io::ErrorKind::TimedOut, "nobody answers");
+    near.receive();
+    let syn = near.rx.drain(1).next().unwrap();
+    assert_eq!(syn.bytes()[36..38], 7005u16.to_be_bytes());
+    near.pool.put(syn);
+
+    // Who has 10.99.0.2? The kernel gets the reply, and we hear it.
+    let mut request = near.pool.take().unwrap();
+    request.reset(42);
+    let mac = &program.interface().mac;
+    let question = [&[0xff; 6], &mac[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], mac, &kernels.octets()];
+    let question = [&question.concat()[..], &[0; 6], &[10, 99, 0, 2]].concat();
+    request.bytes_mut().copy_from_slice(&question);
+    near.tx.push(request);
+    near.send();
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    let mut heard = false;
+    while !heard {
+        assert!(std::time::Instant::now() < deadline, "no reply was heard");
+        near.receive();
+        for frame in near.rx.drain(near.rx.len()) {
+            // The other kernel's own requests are heard too.
+            let (operation, sender) = (&frame.bytes()[20..22], &frame.bytes()[28..32]);
+            heard |= operation == [0, 2] && sender == [10, 99, 0, 2];
+            near.pool.put(frame);
+        }
+    }
+    near.check();
+    assert!(near.counter("arp_looks_total") > 0);
+}
+
+#[test]
 fn socket_buffer_mode_is_taken_when_asked_for_and_said() {
     let Some(lab) = Lab::new("skb") else { return };
     let station = |end: End, addr| {
@@ -237,8 +291,8 @@ fn is_attached(lab: &Lab, end: End) -> bool {
     lab.ip(end, &["link", "show", "dev", end.interface()]).contains("xdp")
 }
 
-/// Waits until no program is attached. Not quite at once: a test beside this one may have forked, and its child holds a
-/// copy of every descriptor until it runs another program.
+/// Waits until no program is attached. Not quite at once: a test beside this one may have forked,
+/// and its child holds a copy of every descriptor until it runs another program.
 fn assert_detaches(lab: &Lab, end: End) {
     let deadline = std::time::Instant::now() + Duration::from_secs(2);
     while is_attached(lab, end) {
@@ -259,7 +313,8 @@ fn the_program_is_detached_with_the_last_that_uses_it() {
     assert_detaches(&lab, End::Near);
 }
 
-/// Not a test: the process that the next one kills. It opens near0 of the namespace named in its environment.
+/// Not a test: the process that the next one kills. It opens near0 of the namespace named in its
+/// environment.
 #[test]
 #[ignore = "run by a_killed_process_leaves_a_clean_interface in a process of its own"]
 fn hold_until_killed() {

@@ -1,10 +1,12 @@
-//! AF_PACKET: the fallback where XDP is impossible. Every frame is copied and costs a share of a system call.
+//! AF_PACKET: the fallback where XDP is impossible. Every frame is copied and costs a share of a
+//! system call.
 //!
-//! It looks over the kernel's shoulder instead of taking frames away, so the kernel handles them too: for an address of
-//! its own it would answer our peers with a reset. It serves addresses that are ours alone, and forwarding must be off
-//! (`net.ipv4.ip_forward=0`), or the kernel sends their packets on. One worker an interface.
+//! It looks over the kernel's shoulder instead of taking frames away, so the kernel handles them
+//! too: for an address of its own it would answer our peers with a reset. It serves addresses that
+//! are ours alone, and forwarding must be off (`net.ipv4.ip_forward=0`), or the kernel sends their
+//! packets on. One worker an interface.
 
-use super::steering::{self, Steering};
+use super::steering::{self, ARP_TARGET, IPV4_DESTINATION, Steering};
 use super::{Device, Report};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::sys::net::Interface;
@@ -29,11 +31,12 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Opens `interface` of the calling thread's network namespace; the device may then move to any thread.
+    /// Opens `interface` of the calling thread's network namespace; the device may then move to any
+    /// thread.
     ///
     /// # Errors
-    /// What was attempted and what to do: no such interface, it is down, not permitted, an address belongs to the kernel,
-    /// or `steering` shares the kernel's addresses, which only XDP can.
+    /// What was attempted and what to do: no such interface, it is down, not permitted, an address
+    /// belongs to the kernel, or `steering` shares the kernel's addresses, which only XDP can.
     pub fn open(interface: &str, steering: &Steering) -> io::Result<Packet> {
         let interface = Interface::find(interface)?;
         let name = &interface.name;
@@ -44,12 +47,15 @@ impl Packet {
         if !steering.shared.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "AF_PACKET can't share an address with the kernel, which would reset our connections: \
-                 use an address that the kernel does not have, or XDP",
+                "AF_PACKET can't share an address with the kernel, which would reset our \
+                 connections: use an address that the kernel does not have, or XDP",
             ));
         }
         steering.check_against(name, &interface.addrs)?;
-        let socket = PacketSocket::bind(interface.index, &steering::filter(steering))?;
+        let socket = PacketSocket::bind(
+            interface.index,
+            &steering::filter(&[IPV4_DESTINATION, ARP_TARGET], &steering.ours),
+        )?;
         Ok(Packet {
             socket,
             driver: interface.driver,

@@ -1,8 +1,9 @@
-//! Which received frames are ours, as numbers a kernel-side program can hold: the tables of `bpf/shakedown.bpf.c`, whose
-//! layout this file mirrors, and a classic filter for AF_PACKET.
+//! Which received frames are ours, as numbers a kernel-side program can hold: the tables of
+//! `bpf/shakedown.bpf.c`, whose layout this file mirrors, and a classic filter for AF_PACKET.
 //!
-//! The rule. On our VLAN: IPv4 to our own addresses, whatever the protocol, and ARP about them; and on addresses that the
-//! kernel owns and shares with us, TCP to our ports. Everything else is the kernel's.
+//! The rule. On our VLAN: IPv4 to our own addresses, whatever the protocol, and ARP about them; and
+//! on addresses that the kernel owns and shares with us, TCP to our ports. Everything else is the
+//! kernel's.
 
 use crate::sys::packet::Instruction;
 use std::io;
@@ -15,11 +16,18 @@ pub struct Steering {
     pub ours: Vec<(Ipv4Addr, Ipv4Addr)>,
     /// Addresses of the kernel on which `ports` are ours. The kernel answers ARP and ICMP for them.
     pub shared: Vec<(Ipv4Addr, Ipv4Addr)>,
-    /// Our TCP ports on `shared`: the listening ones of a server, the source ports of a client. Both ends included.
+    /// Our TCP ports on `shared`: the listening ones of a server, the source ports of a client
+    /// (outside the kernel's `net.ipv4.ip_local_port_range`, or its own connections lose their
+    /// packets). Both ends included.
     pub ports: Vec<(u16, u16)>,
     /// The 802.1Q tag that our frames bear; `None` for untagged.
     pub vlan: Option<u16>,
 }
+
+/// Where [`filter`] finds the destination of IPv4.
+pub(super) const IPV4_DESTINATION: (u16, u32) = (0x0800, 30);
+/// Where [`filter`] finds the target of ARP.
+pub(super) const ARP_TARGET: (u16, u32) = (0x0806, 38);
 
 /// `RANGES_MAX` of the program.
 const RANGES_MAX: usize = 16_384;
@@ -44,8 +52,8 @@ impl Steering {
         Err(io::Error::new(
             io::ErrorKind::AddrInUse,
             format!(
-                "{addr} is the kernel's own address on {name}: choose another address of its network, or take it from \
-                 the kernel with `ip addr del {addr}/{len} dev {name}`"
+                "{addr} is the kernel's own address on {name}: choose another address of its \
+                 network, or take it from the kernel with `ip addr del {addr}/{len} dev {name}`"
             ),
         ))
     }
@@ -86,9 +94,10 @@ impl Steering {
     }
 }
 
-/// A classic filter that lets pass IPv4 and ARP to our own addresses, for AF_PACKET, where the kernel has taken the tag
-/// out already. Long tables are coarsened to one range: the filter saves copies, it does not decide.
-pub(super) fn filter(steering: &Steering) -> Vec<Instruction> {
+/// A classic filter for AF_PACKET that lets pass frames of one of `fields` (an ethertype, and where
+/// its address is) if the address is in `ranges`. The kernel has taken a tag out already. Long
+/// tables are coarsened to one range: the filter saves copies, it does not decide.
+pub(super) fn filter(fields: &[(u16, u32)], ranges: &[(Ipv4Addr, Ipv4Addr)]) -> Vec<Instruction> {
     const RANGES_MAX: usize = 32;
     const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
     const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -99,20 +108,21 @@ pub(super) fn filter(steering: &Steering) -> Vec<Instruction> {
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     let step = |code, if_true, if_false, value| Instruction { code, if_true, if_false, value };
 
-    let mut ranges = merged(&steering.ours);
+    let mut ranges = merged(ranges);
     if ranges.len() > RANGES_MAX {
         ranges = vec![(ranges[0].0, ranges[ranges.len() - 1].1)];
     }
-    let mut filter = vec![
-        step(LOAD_HALF, 0, 0, 12),
-        step(IF_EQUAL, 3, 0, 0x0800),
-        step(IF_EQUAL, 1, 0, 0x0806),
-        step(RETURN, 0, 0, 0),
-        step(JUMP, 0, 0, 2),
-        step(LOAD_WORD, 0, 0, 30), // IPv4 destination
-        step(JUMP, 0, 0, 1),
-        step(LOAD_WORD, 0, 0, 38), // ARP target
-    ];
+    let mut filter = Vec::new();
+    for (place, &(ethertype, offset)) in fields.iter().enumerate() {
+        let fields_left = (fields.len() - place - 1) as u32;
+        filter.extend([
+            step(LOAD_HALF, 0, 0, 12),
+            step(IF_EQUAL, 0, 2, u32::from(ethertype)),
+            step(LOAD_WORD, 0, 0, offset),
+            step(JUMP, 0, 0, fields_left * 4 + 1),
+        ]);
+    }
+    filter.push(step(RETURN, 0, 0, 0));
     for (first, last) in ranges {
         filter.extend([
             step(IF_AT_LEAST, 0, 2, first),
@@ -178,7 +188,8 @@ mod tests {
         assert_eq!((0..1024).filter(|&index| word(index) != 0).count(), 2);
     }
 
-    /// What the kernel's interpreter would answer, for the few instructions in use; loads past the end drop the frame.
+    /// What the kernel's interpreter would answer, for the few instructions in use; loads past the
+    /// end drop the frame.
     fn passes(filter: &[Instruction], frame: &[u8]) -> bool {
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -213,8 +224,9 @@ mod tests {
 
     #[test]
     fn the_filter_passes_ipv4_and_arp_to_our_ranges() {
-        let ours = vec![range([10, 0, 0, 5], [10, 0, 0, 7]), range([10, 0, 9, 0], [10, 0, 9, 0])];
-        let filter = filter(&Steering { ours, ..Steering::default() });
+        let ours = [range([10, 0, 0, 5], [10, 0, 0, 7]), range([10, 0, 9, 0], [10, 0, 9, 0])];
+        let filter = filter(&[IPV4_DESTINATION, ARP_TARGET], &ours);
+        let arp_only = super::filter(&[ARP_TARGET], &ours);
         for (addr, expected) in [
             ([10, 0, 0, 4], false),
             ([10, 0, 0, 5], true),
@@ -228,14 +240,16 @@ mod tests {
             assert_eq!(passes(&filter, &frame(0x0806, 38, addr)), expected, "{addr}");
             assert!(!passes(&filter, &frame(0x86dd, 30, addr)));
             assert!(!passes(&filter, &frame(0x0800, 30, addr)[..33]));
+            assert_eq!(passes(&arp_only, &frame(0x0806, 38, addr)), expected, "{addr}");
+            assert!(!passes(&arp_only, &frame(0x0800, 30, addr)));
         }
     }
 
     #[test]
     fn a_long_table_makes_a_coarse_filter() {
         let every_other = (0..100).map(|index| Ipv4Addr::from([10, 0, 0, index * 2]));
-        let ours = every_other.map(|addr| (addr, addr)).collect();
-        let filter = filter(&Steering { ours, ..Steering::default() });
+        let ours: Vec<_> = every_other.map(|addr| (addr, addr)).collect();
+        let filter = filter(&[IPV4_DESTINATION, ARP_TARGET], &ours);
         assert!(filter.len() < 16);
         assert!(passes(&filter, &frame(0x0800, 30, Ipv4Addr::new(10, 0, 0, 198))));
         assert!(!passes(&filter, &frame(0x0800, 30, Ipv4Addr::new(10, 0, 0, 199))));

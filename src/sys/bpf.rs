@@ -1,6 +1,8 @@
-//! Loading a steering program, giving it its sockets, and attaching it by a link that dies with the process.
+//! Loading a steering program, giving it its sockets, and attaching it by a link that dies with the
+//! process.
 //!
-//! Knows of the program only that it has one XDP function and one XSKMAP; what its tables mean is the caller's affair.
+//! Knows of the program only that it has one XDP function and one XSKMAP; what its tables mean is
+//! the caller's affair.
 
 use super::{check, failed};
 use libbpf_rs::libbpf_sys;
@@ -19,7 +21,8 @@ pub struct Program {
     sockets: MapHandle,
 }
 
-/// A program attached to an interface; dropping it, or the end of the process however it comes, detaches.
+/// A program attached to an interface; dropping it, or the end of the process however it comes,
+/// detaches.
 pub struct Link(#[allow(dead_code)] OwnedFd);
 
 /// Where in the receive path the program runs.
@@ -32,11 +35,12 @@ pub enum Hook {
 }
 
 impl Program {
-    /// Loads an object file. Each of `tables` is the name of a data section and what to write at its start, before the
-    /// verifier sees it.
+    /// Loads an object file. Each of `tables` is the name of a data section and what to write at
+    /// its start, before the verifier sees it.
     ///
     /// # Errors
-    /// Not permitted, a kernel that is too old, or an object without the expected parts; with what to do.
+    /// Not permitted, a kernel that is too old, or an object without the expected parts; with what
+    /// to do.
     pub fn load(object: &[u8], tables: &[(&str, &[u8])]) -> io::Result<Program> {
         // libbpf prints to stderr by default; what went wrong is in the error.
         libbpf_rs::set_print(None);
@@ -70,8 +74,8 @@ impl Program {
     /// Attaches to an interface.
     ///
     /// # Errors
-    /// `Unsupported` or `InvalidInput`: the driver has no native XDP, or not with the interface's MTU or features.
-    /// `ResourceBusy` or `AlreadyExists`: another program is attached.
+    /// `Unsupported` or `InvalidInput`: the driver has no native XDP, or not with the interface's
+    /// MTU or features. `ResourceBusy` or `AlreadyExists`: another program is attached.
     pub fn attach(&self, ifindex: u32, hook: Hook) -> io::Result<Link> {
         let program = self.object.progs().next().ok_or_else(|| malformed("no XDP program"))?;
         let mut options = libbpf_sys::bpf_link_create_opts {
@@ -82,7 +86,8 @@ impl Program {
             Hook::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
             Hook::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
         };
-        // SAFETY: the program's descriptor is alive, `options` says its own size and is read during the call.
+        // SAFETY: the program's descriptor is alive, `options` says its own size and is read during
+        // the call.
         let result = unsafe {
             libbpf_sys::bpf_link_create(
                 program.as_fd().as_raw_fd(),
@@ -96,7 +101,8 @@ impl Program {
         Ok(Link(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Sends what the program redirects on `queue` to this AF_XDP socket, until the socket is closed.
+    /// Sends what the program redirects on `queue` to this AF_XDP socket, until the socket is
+    /// closed.
     ///
     /// # Errors
     /// The program has no such queue, or the descriptor is no bound AF_XDP socket.
@@ -117,7 +123,8 @@ impl Program {
             .map_err(|cause| failed(format_args!("leave queue {queue}"), from_libbpf(cause)))
     }
 
-    /// The program's verdict on a frame, without a NIC (BPF_PROG_TEST_RUN), as if it had come on queue 0.
+    /// The program's verdict on a frame, without a NIC (BPF_PROG_TEST_RUN), as if it had come on
+    /// queue 0.
     ///
     /// # Errors
     /// Frames below 14 bytes are refused by the kernel.

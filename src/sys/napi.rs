@@ -1,12 +1,15 @@
-//! Who runs a queue's NAPI, the kernel's receive loop: by default a softirq, wherever and whenever it likes; with busy
-//! polling the thread that wants the packets, in batches, from its own system call.
+//! Who runs a queue's NAPI, the kernel's receive loop: by default a softirq, wherever and whenever
+//! it likes; with busy polling the thread that wants the packets, in batches, from its own system
+//! call.
 //!
-//! A NIC tells an AF_XDP socket the NAPI instance of its queue, and polling that socket is enough. veth does not. There a
-//! [`Helper`] learns it instead: a UDP socket to which one datagram came through the queue, and whose `recv` then runs
-//! that queue's NAPI. The datagram is a hello from the other end, a broadcast to [`hello_port`] of the queue, sent on the
-//! same queue; the steering program passes it to the kernel like all UDP.
+//! A NIC tells an AF_XDP socket the NAPI instance of its queue, and polling that socket is enough.
+//! veth does not. There a [`Helper`] learns it instead: a UDP socket to which one datagram came
+//! through the queue, and whose `recv` then runs that queue's NAPI. The datagram is a hello from
+//! the other end, a broadcast to [`hello_port`] of the queue, sent on the same queue; the steering
+//! program passes it to the kernel like all UDP.
 //!
-//! With a poller, the kernel's own loop only disturbs: [`Deferral`] keeps it quiet as long as somebody polls.
+//! With a poller, the kernel's own loop only disturbs: [`Deferral`] keeps it quiet as long as
+//! somebody polls.
 
 use super::netns::Namespace;
 use super::{check, failed, option, set_option};
@@ -20,13 +23,15 @@ const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
 
 /// NAPI budget of one busy poll: at 16 and above the rate no longer depended on it.
 const BUDGET_FRAMES: libc::c_int = 64;
-/// How long one busy poll may spin, in µs. With a non-blocking call one pass is made; the value only has to be above 0.
+/// How long one busy poll may spin, in µs. With a non-blocking call one pass is made; the value
+/// only has to be above 0.
 const SPIN_US: libc::c_int = 50;
 
-/// NAPI rounds without a packet before the queue's interrupt is enabled again. With a poller it never comes to that.
+/// NAPI rounds without a packet before the queue's interrupt is enabled again. With a poller it
+/// never comes to that.
 const DEFER_ROUNDS: u64 = 100;
-/// How long the kernel waits for a poller before it runs the queue itself, in ns. It must exceed the 4 ms tick: on a
-/// two-queue veth 0 gave 1.65 Mpps, 200 µs 1.87, 1 ms 1.96 and 5 ms 2.33.
+/// How long the kernel waits for a poller before it runs the queue itself, in ns. It must exceed
+/// the 4 ms tick: on a two-queue veth 0 gave 1.65 Mpps, 200 µs 1.87, 1 ms 1.96 and 5 ms 2.33.
 const FLUSH_TIMEOUT_NS: u64 = 5_000_000;
 
 /// The UDP port on which the helper of `queue` waits for a hello.
@@ -35,7 +40,8 @@ pub fn hello_port(queue: u32) -> u16 {
     HELLO_PORT + (queue & 255) as u16
 }
 
-/// Lets system calls on this socket run its queue's NAPI on the caller's core (SO_PREFER_BUSY_POLL).
+/// Lets system calls on this socket run its queue's NAPI on the caller's core
+/// (SO_PREFER_BUSY_POLL).
 ///
 /// # Errors
 /// Linux before 5.11.
@@ -58,14 +64,16 @@ pub fn napi_id(socket: BorrowedFd) -> u32 {
         .unwrap_or(0)
 }
 
-/// A socket that runs the NAPI of one veth queue when it is polled, once it has heard a hello through that queue.
+/// A socket that runs the NAPI of one veth queue when it is polled, once it has heard a hello
+/// through that queue.
 pub struct Helper {
     socket: UdpSocket,
     awake: bool,
 }
 
 impl Helper {
-    /// A helper for one queue of an interface of the calling thread's namespace. The interface needs no address.
+    /// A helper for one queue of an interface of the calling thread's namespace. The interface
+    /// needs no address.
     ///
     /// # Errors
     /// The port is taken on that interface (another Shakedown has the queue), or Linux before 5.11.
@@ -118,7 +126,8 @@ impl Helper {
     }
 }
 
-/// Keeps the kernel from running an interface's NAPI by itself while somebody polls; undone when dropped.
+/// Keeps the kernel from running an interface's NAPI by itself while somebody polls; undone when
+/// dropped.
 pub struct Deferral {
     namespace: Namespace,
     interface: String,
@@ -128,7 +137,8 @@ pub struct Deferral {
 const FILES: [&str; 2] = ["napi_defer_hard_irqs", "gro_flush_timeout"];
 
 impl Deferral {
-    /// Sets napi_defer_hard_irqs and gro_flush_timeout of an interface of the calling thread's namespace.
+    /// Sets napi_defer_hard_irqs and gro_flush_timeout of an interface of the calling thread's
+    /// namespace.
     ///
     /// # Errors
     /// Not permitted, no such interface, or Linux before 5.9.

@@ -1,5 +1,5 @@
-//! What the kernel knows of an interface, asked by ioctl in the caller's network namespace, so that neither sysfs (which
-//! shows the namespace it was mounted in) nor ethtool is needed.
+//! What the kernel knows of an interface, asked by ioctl in the caller's network namespace, so that
+//! neither sysfs (which shows the namespace it was mounted in) nor ethtool is needed.
 
 use super::{check, failed};
 use std::ffi::{CStr, CString};
@@ -153,7 +153,8 @@ impl Asker {
     }
 
     fn request(&self, code: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: every code used here takes an ifreq; where it holds a pointer, that is to a live buffer.
+        // SAFETY: every code used here takes an ifreq; where it holds a pointer, that is to a live
+        // buffer.
         let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), code as _, request) };
         check(result, "ask about the interface").map(drop)
     }

@@ -1,5 +1,5 @@
-//! Network namespaces, entered by one thread at a time. Sockets stay in the namespace they were opened in, so a thread
-//! enters, opens what it needs, and may be joined.
+//! Network namespaces, entered by one thread at a time. Sockets stay in the namespace they were
+//! opened in, so a thread enters, opens what it needs, and may be joined.
 
 use super::{check, failed};
 use std::fs::File;
@@ -40,8 +40,8 @@ impl Namespace {
         check(result, "enter the network namespace (needs root)").map(drop)
     }
 
-    /// Runs `work` in a thread of its own inside the namespace, where /sys shows this namespace and no change of mounts
-    /// is seen by anybody else.
+    /// Runs `work` in a thread of its own inside the namespace, where /sys shows this namespace and
+    /// no change of mounts is seen by anybody else.
     ///
     /// # Errors
     /// Not permitted, or what `work` answers.
@@ -65,7 +65,8 @@ fn mount_own_sysfs() -> io::Result<()> {
     // SAFETY: no pointers; only the calling thread is affected.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }, "take mounts of our own (needs root)")?;
     let (none, root, sys) = (c"none", c"/", c"/sys");
-    // SAFETY: C strings; changes of ours do not propagate out of the mounts that were just unshared.
+    // SAFETY: C strings; changes of ours do not propagate out of the mounts that were just
+    // unshared.
     let result = unsafe {
         let private = libc::MS_REC | libc::MS_SLAVE;
         libc::mount(none.as_ptr(), root.as_ptr(), std::ptr::null(), private, std::ptr::null())

@@ -1,5 +1,6 @@
-//! An AF_PACKET socket: whole frames of one interface, one system call a burst, copied. It sees what the kernel sees
-//! beside it; a classic filter keeps the rest of the traffic from being copied at all.
+//! An AF_PACKET socket: whole frames of one interface, one system call a burst, copied. It sees
+//! what the kernel sees beside it; a classic filter keeps the rest of the traffic from being copied
+//! at all.
 
 use super::umem::Frame;
 use super::{check, failed, option, set_option};
@@ -73,7 +74,8 @@ impl PacketSocket {
     /// A socket that receives what comes in on an interface and passes `filter`.
     ///
     /// # Errors
-    /// With what was attempted: not permitted, a filter that the kernel refuses, the interface is gone.
+    /// With what was attempted: not permitted, a filter that the kernel refuses, the interface is
+    /// gone.
     pub fn bind(ifindex: u32, filter: &[Instruction]) -> io::Result<PacketSocket> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // Protocol 0: nothing is received before the filter is in place and the address bound.
@@ -110,9 +112,10 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Receives into the first of `free` frames, at most `max` and [`BATCH_FRAMES_MAX`], and gives those that were
-    /// filled, in order of arrival, with their 802.1Q tag put back; as an `Err`, without content, a frame whose packet
-    /// was longer than a chunk and is lost. Never blocks. One system call.
+    /// Receives into the first of `free` frames, at most `max` and [`BATCH_FRAMES_MAX`], and gives
+    /// those that were filled, in order of arrival, with their 802.1Q tag put back; as an `Err`,
+    /// without content, a frame whose packet was longer than a chunk and is lost. Never blocks. One
+    /// system call.
     pub fn receive(
         &mut self,
         free: &mut Vec<Frame>,
@@ -136,8 +139,8 @@ impl PacketSocket {
             header.msg_control = controls[index].0.as_mut_ptr().cast();
             header.msg_controllen = CONTROL_BYTES as _;
         }
-        // SAFETY: `count` headers, each with one vector over the bytes of a frame that we hold and one control buffer,
-        // all of them alive and not looked at during the call.
+        // SAFETY: `count` headers, each with one vector over the bytes of a frame that we hold and
+        // one control buffer, all of them alive and not looked at during the call.
         let received = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -155,17 +158,18 @@ impl PacketSocket {
                 give(Err(frame));
                 continue;
             }
-            let control = &control.0[..header.msg_hdr.msg_controllen as usize];
+            let control = &control.0[..header.msg_hdr.msg_controllen];
             settle(&mut frame, header.msg_len as usize, tag(control));
             give(Ok(frame));
         }
     }
 
-    /// Sends the first of `frames`, in order; how many. Fewer than all: the interface's queue is full, try the rest
-    /// later. Never blocks. One system call.
+    /// Sends the first of `frames`, in order; how many. Fewer than all: the interface's queue is
+    /// full, try the rest later. Never blocks. One system call.
     ///
     /// # Errors
-    /// The first frame can't be sent at all: it is longer than the MTU, for instance. The others were not tried.
+    /// The first frame can't be sent at all: it is longer than the MTU, for instance. The others
+    /// were not tried.
     pub fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
         let count = frames.len().min(BATCH_FRAMES_MAX);
         // SAFETY: integers and null pointers.
@@ -178,7 +182,8 @@ impl PacketSocket {
             headers[index].msg_hdr.msg_iov = &mut vectors[index];
             headers[index].msg_hdr.msg_iovlen = 1;
         }
-        // SAFETY: `count` headers, each with one vector over the bytes of a frame; sendmmsg only reads them.
+        // SAFETY: `count` headers, each with one vector over the bytes of a frame; sendmmsg only
+        // reads them.
         let sent = unsafe {
             libc::sendmmsg(
                 self.fd.as_raw_fd(),
@@ -228,8 +233,8 @@ fn settle(frame: &mut Frame, len: usize, tag: Option<[u8; TAG_BYTES]>) {
 fn tag(control: &[u8]) -> Option<[u8; TAG_BYTES]> {
     const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
     let data = control.get(HEADER_BYTES..HEADER_BYTES + size_of::<Auxdata>())?;
-    // SAFETY: the kernel puts one message here, PACKET_AUXDATA, because that is all we asked for; it has the bytes of an
-    // Auxdata, for which any bit pattern is valid.
+    // SAFETY: the kernel puts one message here, PACKET_AUXDATA, because that is all we asked for;
+    // it has the bytes of an Auxdata, for which any bit pattern is valid.
     let auxdata = unsafe { data.as_ptr().cast::<Auxdata>().read_unaligned() };
     if auxdata.status & TP_STATUS_VLAN_VALID == 0 {
         return None;

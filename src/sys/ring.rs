@@ -1,4 +1,5 @@
-//! The four rings of an AF_XDP socket: single producer, single consumer, in memory shared with the kernel.
+//! The four rings of an AF_XDP socket: single producer, single consumer, in memory shared with the
+//! kernel.
 //!
 //! ```text
 //!   fill        we produce   free chunks, for the kernel to receive into
@@ -6,12 +7,14 @@
 //!   tx          we produce   packets to send
 //!   completion  we consume   chunks whose packet was sent
 //! ```
-//! Producer and consumer are the same thing seen from two ends: each moves its own cursor up to a limit that the other's
-//! cursor sets, `consumer + length` for the one and `producer` for the other. So there is one [`Ring`], with that length
-//! as its slack, and two thin roles. Cursors count for ever and wrap; an entry's place is the cursor masked. The other
-//! end's cursor is read only when the cached limit is reached, so its cache line moves once a batch, not once a packet.
+//! Producer and consumer are the same thing seen from two ends: each moves its own cursor up to a
+//! limit that the other's cursor sets, `consumer + length` for the one and `producer` for the
+//! other. So there is one [`Ring`], with that length as its slack, and two thin roles. Cursors
+//! count for ever and wrap; an entry's place is the cursor masked. The other end's cursor is read
+//! only when the cached limit is reached, so its cache line moves once a batch, not once a packet.
 //!
-//! What is in an entry this module does not know; `socket` keeps the kernel's descriptors from naming memory of ours.
+//! What is in an entry this module does not know; `socket` keeps the kernel's descriptors from
+//! naming memory of ours.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -24,6 +27,11 @@ pub(super) struct Mapping {
     bytes: usize,
 }
 
+// SAFETY: a mapping only gives out pointers; who follows them answers for the access.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
 /// Where in the mapping the parts of a ring are, in bytes: what XDP_MMAP_OFFSETS answers.
 #[derive(Clone, Copy)]
 pub(super) struct Offsets {
@@ -33,7 +41,8 @@ pub(super) struct Offsets {
     pub entries: usize,
 }
 
-/// What may lie in a ring: plain data, any bit pattern of it valid, shared with the kernel by value.
+/// What may lie in a ring: plain data, any bit pattern of it valid, shared with the kernel by
+/// value.
 ///
 /// # Safety
 /// Every bit pattern is a valid value, and there is no padding whose content matters.
@@ -58,7 +67,8 @@ struct Ring<T> {
     flags: NonNull<AtomicU32>,
     entries: NonNull<T>,
     mask: u32,
-    /// How far we may be ahead of the other's cursor: the ring's length for a producer, 0 for a consumer.
+    /// How far we may be ahead of the other's cursor: the ring's length for a producer, 0 for a
+    /// consumer.
     slack: u32,
     /// Our cursor with what is not published yet.
     cursor: u32,
@@ -70,8 +80,9 @@ struct Ring<T> {
     _entry: PhantomData<T>,
 }
 
-// SAFETY: the pointers are into the mapping that the ring keeps alive; entries are plain data; the ring is used by one
-// thread at a time because every access takes `&mut self` or is one atomic load.
+// SAFETY: the pointers are into the mapping that the ring keeps alive; entries are plain data; the
+// ring is used by one thread at a time because every access takes `&mut self` or is one atomic
+// load.
 unsafe impl<T: Entry> Send for Ring<T> {}
 // SAFETY: through `&self` there are only atomic loads.
 unsafe impl<T: Entry> Sync for Ring<T> {}
@@ -85,7 +96,8 @@ impl<T: Entry> Producer<T> {
         Producer(Ring::over(mapping, offsets, len, offsets.producer, offsets.consumer, len))
     }
 
-    /// How many entries can be pushed now, looking at the other end only if fewer than `wanted` are known to fit.
+    /// How many entries can be pushed now, looking at the other end only if fewer than `wanted` are
+    /// known to fit.
     pub fn room(&mut self, wanted: u32) -> u32 {
         self.0.available(wanted)
     }
@@ -96,7 +108,8 @@ impl<T: Entry> Producer<T> {
     /// If there is no room: whoever pushes asks for `room` first.
     pub fn push(&mut self, entry: T) {
         let place = self.0.advance();
-        // SAFETY: `place` is inside the entries; the other end does not touch this one until the cursor is published.
+        // SAFETY: `place` is inside the entries; the other end does not touch this one until the
+        // cursor is published.
         unsafe { place.write(entry) }
     }
 
@@ -110,7 +123,8 @@ impl<T: Entry> Producer<T> {
         self.0.published.wrapping_sub(self.0.load_other())
     }
 
-    /// True if the kernel asks for a system call before it will go on with this ring (XDP_RING_NEED_WAKEUP).
+    /// True if the kernel asks for a system call before it will go on with this ring
+    /// (XDP_RING_NEED_WAKEUP).
     pub fn needs_wakeup(&self) -> bool {
         self.0.load_flags() & libc::XDP_RING_NEED_WAKEUP != 0
     }
@@ -125,7 +139,8 @@ impl<T: Entry> Consumer<T> {
         Consumer(Ring::over(mapping, offsets, len, offsets.consumer, offsets.producer, 0))
     }
 
-    /// How many entries can be popped now, looking at the other end only if fewer than `wanted` are known.
+    /// How many entries can be popped now, looking at the other end only if fewer than `wanted` are
+    /// known.
     pub fn ready(&mut self, wanted: u32) -> u32 {
         self.0.available(wanted)
     }
@@ -136,8 +151,9 @@ impl<T: Entry> Consumer<T> {
     /// If there is none: whoever pops asks for `ready` first.
     pub fn pop(&mut self) -> T {
         let place = self.0.advance();
-        // SAFETY: `place` is inside the entries; the other end wrote it before it published its cursor (acquire), and
-        // does not touch it until ours is published. Any bit pattern is a valid T.
+        // SAFETY: `place` is inside the entries; the other end wrote it before it published its
+        // cursor (acquire), and does not touch it until ours is published. Any bit pattern is a
+        // valid T.
         unsafe { place.read() }
     }
 
@@ -182,7 +198,8 @@ impl<T: Entry> Ring<T> {
         if self.limit.wrapping_sub(self.cursor) < wanted {
             self.limit = self.load_other().wrapping_add(self.slack);
         }
-        // A cursor that the other end spoiled can't lead us outside the entries, and claims no more than there are.
+        // A cursor that the other end spoiled can't lead us outside the entries, and claims no more
+        // than there are.
         self.limit.wrapping_sub(self.cursor).min(self.mask + 1)
     }
 

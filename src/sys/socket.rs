@@ -1,11 +1,12 @@
 //! An AF_XDP socket: one queue of one interface, its four rings, and the frames it was lent.
 //!
-//! Frames go in by value and come out by value; descriptors and addresses stay inside. That is what makes it safe: every
-//! address that reaches the kernel comes from [`Lent::lend`], and every address that the kernel gives back must pass
-//! [`Lent::reclaim`] before it is a [`Frame`] again. The same memory may be registered with many sockets; a chunk is lent
-//! to one at a time.
+//! Frames go in by value and come out by value; descriptors and addresses stay inside. That is what
+//! makes it safe: every address that reaches the kernel comes from [`Lent::lend`], and every
+//! address that the kernel gives back must pass [`Lent::reclaim`] before it is a [`Frame`] again.
+//! The same memory may be registered with many sockets; a chunk is lent to one at a time.
 //!
-//! The socket only receives what an XDP program redirects to it (see [`super::bpf`]). It never blocks.
+//! The socket only receives what an XDP program redirects to it (see [`super::bpf`]). It never
+//! blocks.
 
 use super::ring::{Consumer, Entry, Mapping, Offsets, Producer};
 use super::umem::{Frame, Lent, Umem};
@@ -19,10 +20,11 @@ use std::time::Duration;
 // Newer than the libc crate.
 const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 
-/// Packets that one kick sends in copy mode. The kernel's 32 makes two calls of a full burst; 128 halved the calls and
-/// more did not help.
+/// Packets that one kick sends in copy mode. The kernel's 32 makes two calls of a full burst; 128
+/// halved the calls and more did not help.
 const TX_BUDGET_FRAMES: c_int = 128;
-/// A queue's previous owner may be gone and its socket still being torn down: binding is tried again this often.
+/// A queue's previous owner may be gone and its socket still being torn down: binding is tried
+/// again this often.
 const BUSY_RETRIES: u32 = 50;
 const BUSY_RETRY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -39,10 +41,12 @@ pub struct Socket {
     spoiled: u64,
 }
 
-/// What the kernel counted for one socket (XDP_STATISTICS), and the descriptors that it gave back wrong.
+/// What the kernel counted for one socket (XDP_STATISTICS), and the descriptors that it gave back
+/// wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Received packets dropped for other reasons than a full rx ring, an MTU above the chunk for instance.
+    /// Received packets dropped for other reasons than a full rx ring, an MTU above the chunk for
+    /// instance.
     pub rx_dropped: u64,
     /// Fill ring entries that the kernel refused.
     pub rx_invalid_descs: u64,
@@ -54,17 +58,20 @@ pub struct Statistics {
     pub rx_fill_ring_empty_descs: u64,
     /// Times the kernel found the tx ring empty.
     pub tx_ring_empty_descs: u64,
-    /// Descriptors from the kernel that named a chunk it was not lent. Always 0 unless the kernel errs.
+    /// Descriptors from the kernel that named a chunk it was not lent. Always 0 unless the kernel
+    /// errs.
     pub spoiled_descs: u64,
 }
 
 impl Socket {
-    /// Registers the memory, makes the four rings of `ring_frames` entries each and binds to a queue: in zero-copy mode
-    /// or not at all if `zero_copy`, else in copy mode. Retries for half a second while the queue is busy.
+    /// Registers the memory, makes the four rings of `ring_frames` entries each and binds to a
+    /// queue: in zero-copy mode or not at all if `zero_copy`, else in copy mode. Retries for half a
+    /// second while the queue is busy.
     ///
     /// # Errors
-    /// With what was attempted and what to do. `Unsupported`: no AF_XDP, or no zero-copy here. `ResourceBusy`: another
-    /// socket has the queue. `InvalidInput`: no such queue. `NetworkDown`, `PermissionDenied`, and others as they come.
+    /// With what was attempted and what to do. `Unsupported`: no AF_XDP, or no zero-copy here.
+    /// `ResourceBusy`: another socket has the queue. `InvalidInput`: no such queue. `NetworkDown`,
+    /// `PermissionDenied`, and others as they come.
     ///
     /// # Panics
     /// If `ring_frames` is not a power of two.
@@ -135,7 +142,8 @@ impl Socket {
         })
     }
 
-    /// How many frames [`Socket::fill`] takes now, if that is at least `wanted`; else possibly fewer than fit.
+    /// How many frames [`Socket::fill`] takes now, if that is at least `wanted`; else possibly
+    /// fewer than fit.
     pub fn fill_room(&mut self, wanted: u32) -> u32 {
         self.fill.room(wanted)
     }
@@ -164,7 +172,8 @@ impl Socket {
         self.rx.release();
     }
 
-    /// How many frames [`Socket::send`] takes now, if that is at least `wanted`; else possibly fewer than fit.
+    /// How many frames [`Socket::send`] takes now, if that is at least `wanted`; else possibly
+    /// fewer than fit.
     pub fn send_room(&mut self, wanted: u32) -> u32 {
         self.tx.room(wanted)
     }
@@ -203,8 +212,8 @@ impl Socket {
         self.fill.needs_wakeup()
     }
 
-    /// Makes the kernel send what waits (sendto). False: it could not take all now (EAGAIN, EBUSY, ENOBUFS, the
-    /// interface is down); what is left stays in the ring, try again later.
+    /// Makes the kernel send what waits (sendto). False: it could not take all now (EAGAIN, EBUSY,
+    /// ENOBUFS, the interface is down); what is left stays in the ring, try again later.
     pub fn kick(&mut self) -> bool {
         // SAFETY: no buffer and no address are passed.
         let sent = unsafe {
@@ -299,8 +308,8 @@ fn register(fd: &OwnedFd, umem: &Umem) -> io::Result<()> {
     };
     set_option(fd.as_raw_fd(), libc::SOL_XDP, libc::XDP_UMEM_REG, &region).map_err(|cause| {
         let attempt = format!(
-            "register {len} bytes of packet memory (if it is the memlock limit: `ulimit -l unlimited`, or run with \
-             CAP_IPC_LOCK)"
+            "register {len} bytes of packet memory (if it is the memlock limit: \
+             `ulimit -l unlimited`, or run with CAP_IPC_LOCK)"
         );
         failed(attempt, cause)
     })

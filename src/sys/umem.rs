@@ -1,23 +1,25 @@
 //! Packet memory: one mapping cut into chunks, and the [`Frame`] that owns a chunk.
 //!
-//! The invariant everything rests on: **a chunk is named by at most one live `Frame`, or lent to the kernel, never
-//! both.** `Umem::new` mints each chunk's frame once; a frame can't be cloned; [`Lent`] takes a frame by value when the
-//! kernel gets the chunk and gives a frame back only for a chunk whose bit says that it is lent. So two `Frame`s never
-//! alias, and no reference of ours exists to a chunk that the kernel may write.
+//! The invariant everything rests on: **a chunk is named by at most one live `Frame`, or lent to
+//! the kernel, never both.** `Umem::new` mints each chunk's frame once; a frame can't be cloned;
+//! [`Lent`] takes a frame by value when the kernel gets the chunk and gives a frame back only for a
+//! chunk whose bit says that it is lent. So two `Frame`s never alias, and no reference of ours
+//! exists to a chunk that the kernel may write.
 //!
-//! The mapping lives until every frame of it has been [`buried`](Umem::bury). A frame that is dropped elsewhere keeps
-//! the mapping alive for ever: a leak, never a dangling pointer.
+//! The mapping lives until every frame of it has been [`buried`](Umem::bury). A frame that is
+//! dropped elsewhere keeps the mapping alive for ever: a leak, never a dangling pointer.
 
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Free bytes kept before a packet that we write, so that a tag can be pushed. The kernel writes received packets after
-/// its own XDP headroom of 256 bytes.
+/// Free bytes kept before a packet that we write, so that a tag can be pushed. The kernel writes
+/// received packets after its own XDP headroom of 256 bytes.
 pub const HEADROOM_BYTES: u16 = 64;
 
-/// One mapping of packet memory. Shared by the pools that hold its frames and by the sockets it is registered with.
+/// One mapping of packet memory. Shared by the pools that hold its frames and by the sockets it is
+/// registered with.
 pub struct Umem {
     base: NonNull<u8>,
     chunk_bytes: u32,
@@ -36,15 +38,16 @@ pub struct Frame {
 
 const _: () = assert!(size_of::<Option<Frame>>() == 16);
 
-/// The chunks of one [`Umem`] that are in the kernel's hands through one socket: lent by value, reclaimed by address,
-/// one bit a chunk, checked in release builds too.
+/// The chunks of one [`Umem`] that are in the kernel's hands through one socket: lent by value,
+/// reclaimed by address, one bit a chunk, checked in release builds too.
 pub struct Lent {
     umem: Arc<Umem>,
     bits: Vec<u64>,
     count: u32,
 }
 
-// SAFETY: a frame is the only way to reach its chunk (the module's invariant), so moving it moves the access.
+// SAFETY: a frame is the only way to reach its chunk (the module's invariant), so moving it moves
+// the access.
 unsafe impl Send for Frame {}
 // SAFETY: `Umem` itself reads and writes no chunk; its only mutable state is the atomic counter.
 unsafe impl Send for Umem {}
@@ -52,8 +55,8 @@ unsafe impl Send for Umem {}
 unsafe impl Sync for Umem {}
 
 impl Umem {
-    /// Maps `chunks` chunks of `chunk_bytes` (2048 or 4096, what AF_XDP takes) and mints their frames.
-    /// The pages are touched here, so that no page fault falls into a measured run.
+    /// Maps `chunks` chunks of `chunk_bytes` (2048 or 4096, what AF_XDP takes) and mints their
+    /// frames. The pages are touched here, so that no page fault falls into a measured run.
     ///
     /// # Errors
     /// The mapping failed: not enough memory.
@@ -154,8 +157,8 @@ impl Drop for Umem {
 impl Frame {
     /// The packet.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: head + len <= chunk_bytes (kept by every setter); the chunk is ours alone while the frame lives, and
-        // mapped while any frame lives.
+        // SAFETY: head + len <= chunk_bytes (kept by every setter); the chunk is ours alone while
+        // the frame lives, and mapped while any frame lives.
         unsafe {
             std::slice::from_raw_parts(
                 self.chunk.as_ptr().add(self.head as usize),
@@ -175,7 +178,8 @@ impl Frame {
         }
     }
 
-    /// Makes the packet `len` bytes long, starting [`HEADROOM_BYTES`] into the chunk. The bytes are whatever was there.
+    /// Makes the packet `len` bytes long, starting [`HEADROOM_BYTES`] into the chunk. The bytes are
+    /// whatever was there.
     ///
     /// # Panics
     /// If it does not fit the chunk.
@@ -224,8 +228,8 @@ impl Lent {
         &self.umem
     }
 
-    /// Takes a frame out of our world; answers the packet's offset in the mapping (for a fill ring: any offset in the
-    /// chunk will do) and its length, for a descriptor.
+    /// Takes a frame out of our world; answers the packet's offset in the mapping (for a fill ring:
+    /// any offset in the chunk will do) and its length, for a descriptor.
     ///
     /// # Panics
     /// If the frame is not of this mapping, or its chunk is lent already.
@@ -241,8 +245,9 @@ impl Lent {
         )
     }
 
-    /// Takes back the chunk that holds offset `addr`, the packet in it being `len` bytes from there. `None` if that
-    /// chunk was not lent or the packet would leave it: the kernel broke its word, and the caller counts it.
+    /// Takes back the chunk that holds offset `addr`, the packet in it being `len` bytes from
+    /// there. `None` if that chunk was not lent or the packet would leave it: the kernel broke its
+    /// word, and the caller counts it.
     pub fn reclaim(&mut self, addr: u64, len: u32) -> Option<Frame> {
         let chunk_bytes = u64::from(self.umem.chunk_bytes);
         let index =
@@ -262,8 +267,8 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // Nobody will ask for these chunks again. The kernel pins the pages for as long as it uses them, so that the
-        // mapping may go while packets of it are still on their way.
+        // Nobody will ask for these chunks again. The kernel pins the pages for as long as it uses
+        // them, so that the mapping may go while packets of it are still on their way.
         self.umem.buried.fetch_add(self.count, Ordering::AcqRel);
     }
 }

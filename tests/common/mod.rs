@@ -26,7 +26,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab whose interfaces have one queue. `None` without root, after saying so where the test run's output shows it.
+    /// A lab whose interfaces have one queue. `None` without root, after saying so where the test
+    /// run's output shows it.
     pub fn new(name: &str) -> Option<Lab> {
         Lab::with_queues(name, 1)
     }
@@ -55,7 +56,8 @@ impl Lab {
             lab.ip(end, &["addr", "add", &format!("{addr}/24"), "dev", interface]);
             lab.ip(end, &["link", "set", "lo", "up"]);
             lab.ip(end, &["link", "set", interface, "up"]);
-            // A drop in the pair's inner ring would be silent; with a queue in front it waits instead.
+            // A drop in the pair's inner ring would be silent; with a queue in front it waits
+            // instead.
             run(
                 "tc",
                 &["-n", lab.namespace(end), "qdisc", "add", "dev", interface, "root", "pfifo"],
@@ -82,8 +84,8 @@ impl Lab {
         command
     }
 
-    /// Runs `work` in the namespace of one end, in a thread of its own. Sockets and devices opened there keep working
-    /// when they are handed back.
+    /// Runs `work` in the namespace of one end, in a thread of its own. Sockets and devices opened
+    /// there keep working when they are handed back.
     pub fn inside<T: Send>(&self, end: End, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {

@@ -1,5 +1,5 @@
-//! A device worked by hand: numbered frames from one end to the other and back, with the frame ledger checked at every
-//! step.
+//! A device worked by hand: numbered frames from one end to the other and back, with the frame
+//! ledger checked at every step.
 #![allow(dead_code)] // each test binary uses a part of it
 
 use shakedown::device::Device;
@@ -54,7 +54,8 @@ pub fn only(addr: Ipv4Addr) -> Steering {
     Steering { ours: vec![(addr, addr)], ..Steering::default() }
 }
 
-/// An IPv4 frame to `dst` of an experimental protocol, with a number in it. Only the steering program looks at it.
+/// An IPv4 frame to `dst` of an experimental protocol, with a number in it. Only the steering
+/// program looks at it.
 pub fn write_numbered(bytes: &mut [u8], dst: Ipv4Addr, number: u64) {
     bytes.fill(0);
     bytes[..6].fill(0xff);
@@ -69,7 +70,8 @@ pub fn number_of(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(bytes[34..42].try_into().unwrap())
 }
 
-/// `near` sends numbered frames, `far` checks the order and returns each frame, until `count` came back.
+/// `near` sends numbered frames, `far` checks the order and returns each frame, until `count` came
+/// back.
 pub fn ping_pong(near: &mut Station<impl Device>, far: &mut Station<impl Device>, count: u64) {
     const WINDOW: u64 = 128;
     let deadline = std::time::Instant::now() + Duration::from_secs(30);

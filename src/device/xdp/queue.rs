@@ -1,0 +1,245 @@
+//! One queue of an interface: its AF_XDP socket, and who runs its receive loop.
+
+use super::{Counts, Mode, Options, Program, RESERVE_FRAMES};
+use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
+use crate::sys::bpf::Hook;
+use crate::sys::napi::{self, Helper};
+use crate::sys::net::Interface;
+use crate::sys::socket::{Socket, Statistics};
+use std::io;
+use std::os::fd::AsFd;
+
+/// Completions taken back in a turn. More than a burst, so that a backlog shrinks.
+const COMPLETIONS_MAX: u32 = 4 * BURST_FRAMES_MAX as u32;
+
+/// A helper that has heard no hello looks for one each time this many turns went by without a
+/// frame.
+const DEAF_TURNS: u32 = 4096;
+
+pub(super) struct Queue {
+    id: u32,
+    socket: Socket,
+    poller: Poller,
+}
+
+/// Who runs the queue's receive loop.
+enum Poller {
+    Kernel,
+    /// We, through the AF_XDP socket.
+    Socket,
+    /// We, through a helper.
+    Helper {
+        helper: Helper,
+        deaf_turns: u32,
+        hello_due: bool,
+    },
+}
+
+impl Queue {
+    pub fn open(program: &Program, id: u32, options: &Options, pool: &Pool) -> io::Result<Queue> {
+        let interface = &program.interface;
+        if id >= interface.queues {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "queue {id} of {name} does not exist: it has {count} (0-{last}); \
+                     `ethtool -L {name} combined N` gives it more, a veth gets them when it is made \
+                     (`numrxqueues N numtxqueues N`)",
+                    name = interface.name,
+                    count = interface.queues,
+                    last = interface.queues - 1,
+                ),
+            ));
+        }
+        let &Options { ring_frames, busy_poll } = options;
+        let bind = |zero_copy| {
+            Socket::bind(pool.umem(), interface.index, id, zero_copy, ring_frames)
+                .map_err(|error| explain_queue(interface, id, error))
+        };
+        let socket = match (program.mode, program.hook) {
+            (Mode::ZeroCopy, _) => bind(true)?,
+            (Mode::Auto, Hook::Native) => match bind(true) {
+                Err(error) if error.kind() != io::ErrorKind::ResourceBusy => bind(false)?,
+                result => result?,
+            },
+            (Mode::Auto | Mode::Copy | Mode::Skb, _) => bind(false)?,
+        };
+        let poller = if !busy_poll {
+            Poller::Kernel
+        } else if interface.driver == "veth" {
+            let helper = Helper::bind(&interface.name, id)?;
+            Poller::Helper { helper, deaf_turns: 0, hello_due: true }
+        } else {
+            napi::prefer_busy_poll(socket.as_fd())?;
+            Poller::Socket
+        };
+        program.program.give_socket(id, &socket)?;
+        Ok(Queue { id, socket, poller })
+    }
+
+    /// Fills the fill ring for the first time.
+    pub fn start(&mut self, pool: &mut Pool) {
+        while self.fill(pool) > 0 {}
+        if self.socket.needs_wake() {
+            self.socket.wake();
+        }
+    }
+
+    /// Tops up the fill ring, then takes what has arrived; if nothing has, runs the receive loop.
+    pub fn rx(&mut self, pool: &mut Pool, rx: &mut Burst, counts: &mut Counts) {
+        self.fill(pool);
+        let before = rx.len();
+        self.receive(rx);
+        if rx.len() == before && rx.room() > 0 {
+            self.poll(counts);
+            self.receive(rx);
+        }
+    }
+
+    /// Takes back what was sent, sends from `tx` what fits, and kicks the kernel if it asks for it.
+    pub fn tx(&mut self, mac: &[u8; 6], pool: &mut Pool, tx: &mut Burst, counts: &mut Counts) {
+        self.socket.complete(COMPLETIONS_MAX, |frame| pool.put(frame));
+        if let Poller::Helper { hello_due: true, .. } = self.poller {
+            self.greet(mac, pool);
+        }
+        let count = tx.len().min(self.socket.send_room(tx.len() as u32) as usize);
+        if count > 0 {
+            self.socket.send(tx.drain(count));
+        }
+        if self.socket.needs_kick() {
+            counts.tx_kicks += 1;
+            counts.tx_kicks_again += u64::from(!self.socket.kick());
+        }
+    }
+
+    pub fn busy_polls(&self) -> bool {
+        match &self.poller {
+            Poller::Kernel => false,
+            Poller::Socket => true,
+            Poller::Helper { helper, .. } => helper.awake(),
+        }
+    }
+
+    pub fn zero_copy(&self) -> bool {
+        self.socket.zero_copy()
+    }
+
+    pub fn lent(&self) -> usize {
+        self.socket.lent() as usize
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        self.socket.statistics()
+    }
+
+    /// Lends what the fill ring takes, at most a burst; how many frames.
+    fn fill(&mut self, pool: &mut Pool) -> usize {
+        let spare = pool.len().saturating_sub(RESERVE_FRAMES).min(BURST_FRAMES_MAX);
+        let count = spare.min(self.socket.fill_room(spare as u32) as usize);
+        if count > 0 {
+            self.socket.fill((0..count).map_while(|_| pool.take()));
+        }
+        count
+    }
+
+    fn receive(&mut self, rx: &mut Burst) {
+        self.socket.receive(rx.room() as u32, |frame| rx.push(frame));
+    }
+
+    /// Runs the queue's receive loop if that is our task, and wakes the driver if it asks for it.
+    fn poll(&mut self, counts: &mut Counts) {
+        match &mut self.poller {
+            Poller::Kernel if self.socket.needs_wake() => {
+                counts.rx_wakeups += 1;
+                self.socket.wake();
+            }
+            Poller::Kernel => {}
+            Poller::Socket => {
+                counts.busy_polls += 1;
+                self.socket.wake();
+            }
+            Poller::Helper { helper, .. } if helper.awake() => {
+                counts.busy_polls += 1;
+                helper.poll();
+            }
+            Poller::Helper { helper, deaf_turns, hello_due } => {
+                *deaf_turns += 1;
+                if *deaf_turns % DEAF_TURNS == 0 {
+                    counts.busy_polls += 1;
+                    // The first hello heard is answered: the peer may have come after ours was
+                    // sent.
+                    *hello_due = helper.poll();
+                }
+            }
+        }
+    }
+
+    /// Sends a hello on this queue, for the peer's helper.
+    fn greet(&mut self, mac: &[u8; 6], pool: &mut Pool) {
+        if self.socket.send_room(1) == 0 {
+            return;
+        }
+        let Some(mut frame) = pool.take() else { return };
+        write_hello(&mut frame, mac, napi::hello_port(self.id));
+        self.socket.send(std::iter::once(frame));
+        if let Poller::Helper { hello_due, .. } = &mut self.poller {
+            *hello_due = false;
+        }
+    }
+}
+
+/// An empty UDP datagram from nowhere to everybody on the link (0.0.0.0 to 255.255.255.255, as DHCP
+/// does), so that no end needs an address.
+fn write_hello(frame: &mut Frame, mac: &[u8; 6], port: u16) {
+    const IP_AND_UDP: [u8; 28] = [
+        0x45, 0, 0, 28, 0, 0, 0, 0, 1, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255,
+        255, // IPv4, TTL 1
+        0, 0, 0, 0, 0, 8, 0, 0, // UDP, no checksum
+    ];
+    frame.reset(14 + IP_AND_UDP.len());
+    let bytes = frame.bytes_mut();
+    bytes[..6].fill(0xff);
+    bytes[6..12].copy_from_slice(mac);
+    bytes[12..14].copy_from_slice(&[0x08, 0x00]);
+    bytes[14..].copy_from_slice(&IP_AND_UDP);
+    let words = IP_AND_UDP[..20].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
+    bytes[34..36].copy_from_slice(&port.to_be_bytes());
+    bytes[36..38].copy_from_slice(&port.to_be_bytes());
+}
+
+/// An error of binding, with what to do about it.
+fn explain_queue(interface: &Interface, id: u32, error: io::Error) -> io::Error {
+    let name = &interface.name;
+    let hint = match error.kind() {
+        io::ErrorKind::ResourceBusy => {
+            ": another AF_XDP socket has it; stop that process or choose another queue"
+        }
+        io::ErrorKind::Unsupported => ": this driver can't do that; --mode auto takes what it can",
+        io::ErrorKind::NetworkDown => ": the interface is down",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("queue {id} of {name}: {error}{hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_is_a_valid_ipv4_datagram() {
+        let mut pool = Pool::new(1).unwrap();
+        let mut frame = pool.take().unwrap();
+        write_hello(&mut frame, &[2, 0, 0, 0, 0, 1], 47_701);
+        let bytes = frame.bytes();
+        assert_eq!((bytes.len(), &bytes[..6]), (42, &[0xff; 6][..]));
+        let words =
+            bytes[14..34].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+        let sum: u32 = words.sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+        assert_eq!(bytes[36..38], 47_701u16.to_be_bytes());
+        pool.put(frame);
+    }
+}
