@@ -6,39 +6,59 @@
 
 use shakedown::app::client::{Client, Close, Load, Workload};
 use shakedown::app::server::{Server, Service};
+use shakedown::app::{App, Conn};
 use shakedown::device::impair::Options;
+use shakedown::flow::FlowKey;
+use shakedown::rng::Rng;
 use shakedown::sim::{self, Setup, Sim};
-use shakedown::tcp::Keepalive;
+use shakedown::tcp::{End, Keepalive};
 use shakedown::time::{Instant, Span};
 use std::path::{Path, PathBuf};
 
 /// Seeds a test tries when the environment does not say: so many that the file takes under a minute.
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 16;
 /// By then, on the virtual clock, everything is over: several times what the worst back-off takes.
 const END: Instant = Instant::from_nanos(2 * 3600 * 1_000_000_000);
-const CONNECTIONS: u64 = 12;
 const KEEPALIVE: Keepalive =
     Keepalive { idle: Span::from_secs(20), interval: Span::from_secs(2), probes: 9 };
 
-/// What the client does with which service.
-type Pairing = (&'static str, fn() -> Workload, Close, Service);
+/// What a client does with a service, and over how many connections.
+struct Pairing {
+    name: &'static str,
+    workload: fn() -> Workload,
+    close: Close,
+    service: Service,
+    connections: u64,
+}
 
 const HTTP_SIZE: u64 = 9_000;
+const HTTP: Service = Service::Http { response_size: HTTP_SIZE };
 
 const PAIRINGS: [Pairing; 12] = [
-    ("handshake, accept", || Workload::Handshake, Close::Fin, Service::Accept),
-    ("handshake, discard", || Workload::Handshake, Close::Fin, Service::Discard),
-    ("handshake by reset, discard", || Workload::Handshake, Close::Rst, Service::Discard),
-    ("handshake by reset, accept", || Workload::Handshake, Close::Rst, Service::Accept),
-    ("handshake, halfclose", || Workload::Handshake, Close::Fin, Service::HalfClose),
-    ("handshake, chargen", || Workload::Handshake, Close::Fin, Service::Chargen),
-    ("handshake by reset, chargen", || Workload::Handshake, Close::Rst, Service::Chargen),
-    ("http", || http(1), Close::Fin, Service::Http { response_size: HTTP_SIZE }),
-    ("http keep-alive", || http(3), Close::Fin, Service::Http { response_size: HTTP_SIZE }),
-    ("http by reset", || http(2), Close::Rst, Service::Http { response_size: HTTP_SIZE }),
-    ("rr, echo", || rr(4_000, 4_000), Close::Fin, Service::Echo),
-    ("rr, discard", || rr(3_000, 0), Close::Fin, Service::Discard),
+    pairing("handshake, accept", || Workload::Handshake, Close::Fin, Service::Accept),
+    pairing("handshake, discard", || Workload::Handshake, Close::Fin, Service::Discard),
+    pairing("handshake by reset, discard", || Workload::Handshake, Close::Rst, Service::Discard),
+    pairing("handshake by reset, accept", || Workload::Handshake, Close::Rst, Service::Accept),
+    pairing("handshake, halfclose", || Workload::Handshake, Close::Fin, Service::HalfClose),
+    pairing("handshake, chargen", || Workload::Handshake, Close::Fin, Service::Chargen),
+    pairing("handshake by reset, chargen", || Workload::Handshake, Close::Rst, Service::Chargen),
+    pairing("http", || http(1), Close::Fin, HTTP),
+    pairing("http keep-alive", || http(3), Close::Fin, HTTP),
+    pairing("http by reset", || http(2), Close::Rst, HTTP),
+    pairing("rr, echo", || rr(4_000, 4_000), Close::Fin, Service::Echo),
+    pairing("rr, discard", || rr(3_000, 0), Close::Fin, Service::Discard),
 ];
+
+const fn pairing(
+    name: &'static str,
+    workload: fn() -> Workload,
+    close: Close,
+    service: Service,
+) -> Pairing {
+    // A generator that is closed still sends the megabyte it has promised: one such connection is many segments.
+    let connections = if matches!(service, Service::Chargen) { 1 } else { 12 };
+    Pairing { name, workload, close, service, connections }
+}
 
 fn http(requests: u32) -> Workload {
     let response_bytes = Some(HTTP_SIZE);
@@ -49,8 +69,9 @@ fn rr(request_bytes: u64, response_bytes: u64) -> Workload {
     Workload::Rr { request_bytes, response_bytes, count: 3 }
 }
 
-fn load(close: Close) -> Load {
-    Load { rate_per_second: None, connections: 5, count: Some(CONNECTIONS), close }
+/// `count` connections, up to five at a time.
+fn load(count: u64, close: Close) -> Load {
+    Load { rate_per_second: None, connections: 5, count: Some(count), close }
 }
 
 /// A setup in which only bad luck beyond belief, and no timer of its own, fails a connection.
@@ -85,22 +106,46 @@ fn for_all_seeds<R>(name: &str, scenario: impl Fn(u64, Option<PathBuf>) -> R) ->
 
 /// Every pairing over this link: all connections are opened, verified to the last byte, and closed on both sides.
 fn every_pairing_over(link_name: &str, link: Options) {
-    for (name, workload, close, service) in PAIRINGS {
-        for_all_seeds(&format!("{name} over {link_name}"), |seed, captures| {
-            let mut setup = Setup { captures, ..patient(seed, link) };
-            // A RST that is lost leaves the server with a connection whose peer is gone: what keepalive is for.
-            setup.b.listeners[0].keepalive = (close == Close::Rst).then_some(KEEPALIVE);
-            let server = Server::new(vec![service], setup.b.connections_max);
-            let mut sim = Sim::new(setup, Client::new(workload(), load(close), seed), server);
-            assert!(
-                sim.run(END, |sim| sim.a.engine.app.done()),
-                "client not done: {:?}",
-                outcome(&sim)
-            );
-            sim.run_out(END);
-            all_went_well(&sim);
+    for pairing in &PAIRINGS {
+        for_all_seeds(&format!("{} over {link_name}", pairing.name), |seed, captures| {
+            let sim = run_pairing(pairing, seed, link, captures);
+            // Only a copy of a SYN that comes late can open what nobody asked for.
+            assert!(sim.ghosts() == 0 || link.duplicate > 0.0);
         });
     }
+}
+
+fn run_pairing(
+    pairing: &Pairing,
+    seed: u64,
+    link: Options,
+    captures: Option<PathBuf>,
+) -> Sim<Client, Server> {
+    let &Pairing { name: _, workload, close, service, connections } = pairing;
+    let mut setup = Setup { captures, ..patient(seed, link) };
+    // A RST that is lost leaves the server with a connection whose peer is gone: what keepalive is for.
+    setup.b.listeners[0].keepalive = (close == Close::Rst).then_some(KEEPALIVE);
+    let mut sim = client_and_server(setup, workload(), load(connections, close), service);
+    run_to_the_end(&mut sim);
+    all_went_well(&sim, connections);
+    sim
+}
+
+fn client_and_server(
+    setup: Setup,
+    workload: Workload,
+    load: Load,
+    service: Service,
+) -> Sim<Client, Server> {
+    let server = Server::new(vec![service], setup.b.connections_max);
+    let client = Client::new(workload, load, setup.seed);
+    Sim::new(setup, client, server)
+}
+
+/// Runs until the client is done and both tables are empty.
+fn run_to_the_end(sim: &mut Sim<Client, Server>) {
+    assert!(sim.run(END, |sim| sim.a.engine.app.done()), "client not done: {}", outcome(sim));
+    sim.run_out(END);
 }
 
 fn outcome(sim: &Sim<Client, Server>) -> String {
@@ -117,10 +162,10 @@ fn outcome(sim: &Sim<Client, Server>) -> String {
     )
 }
 
-fn all_went_well(sim: &Sim<Client, Server>) {
+fn all_went_well(sim: &Sim<Client, Server>, connections: u64) {
     let results = sim.a.engine.app.results();
-    assert_eq!(results.finished, CONNECTIONS, "{}", outcome(sim));
-    assert_eq!((results.launched, results.established), (CONNECTIONS, CONNECTIONS));
+    assert_eq!(results.finished, connections, "{}", outcome(sim));
+    assert_eq!((results.launched, results.established), (connections, connections));
     let errors = [
         results.status_errors,
         results.length_errors,
@@ -194,5 +239,222 @@ fn everything() -> Options {
         rate_bps: Some(20_000_000),
         queue_frames: 100,
         reorder_hold: Span::from_millis(20),
+    }
+}
+
+/// One direction good, the other not.
+#[test]
+fn every_workload_ends_well_over_a_link_that_is_bad_one_way() {
+    for pairing in &PAIRINGS {
+        for_all_seeds(&format!("{} one way", pairing.name), |seed, captures| {
+            let mut setup = Setup { captures, ..patient(seed, everything()) };
+            setup.b.listeners[0].keepalive = (pairing.close == Close::Rst).then_some(KEEPALIVE);
+            if seed % 2 == 0 {
+                setup.a_to_b = None
+            } else {
+                setup.b_to_a = None
+            }
+            let load = load(pairing.connections, pairing.close);
+            let mut sim = client_and_server(setup, (pairing.workload)(), load, pairing.service);
+            run_to_the_end(&mut sim);
+            all_went_well(&sim, pairing.connections);
+        });
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let traces = for_all_seeds("trace", |seed, captures| {
+        let pairing = &PAIRINGS[seed as usize % PAIRINGS.len()];
+        let run = || {
+            let sim = run_pairing(pairing, seed, everything(), captures.clone());
+            (sim.trace(), sim.turns(), sim.now())
+        };
+        let (first, second) = (run(), run());
+        assert_eq!(first, second, "{}", pairing.name);
+        first.0
+    });
+    let mut different = traces.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), traces.len(), "another seed, another trace");
+}
+
+/// Closes as soon as it may, and counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Crossing {
+    established: u32,
+    finished: u32,
+}
+
+impl App for Crossing {
+    type State = ();
+
+    fn established(&mut self, conn: &mut Conn<'_, ()>) {
+        self.established += 1;
+        conn.close();
+    }
+
+    fn received(&mut self, _conn: &mut Conn<'_, ()>, _data: &[u8]) {}
+
+    fn peer_closed(&mut self, _conn: &mut Conn<'_, ()>) {}
+
+    fn acknowledged(&mut self, _conn: &mut Conn<'_, ()>, _acked: u64) {}
+
+    fn ended(&mut self, _now: Instant, _state: &mut (), end: End) {
+        self.finished += u32::from(end == End::Finished);
+    }
+
+    fn payload(&self, _state: &(), _offset: u64, _out: &mut [u8]) {}
+}
+
+/// Both sides connect to each other with the same ports, so that their SYNs cross (RFC 9293 s3.5, figure 7), and both
+/// close as soon as they are established (s3.6, figure 13).
+#[test]
+fn both_sides_may_open_and_close_at_the_same_time() {
+    for (name, link) in [
+        ("crossing", Options { delay: Span::from_millis(1), ..Options::default() }),
+        ("crossing with everything", everything()),
+    ] {
+        for_all_seeds(name, |seed, captures| {
+            let setup = Setup { captures, ..patient(seed, link) };
+            let mut sim = Sim::new(setup, Crossing::default(), Crossing::default());
+            let keys: Vec<FlowKey> = (0..8)
+                .map(|n| FlowKey {
+                    local: sim::A_IP,
+                    remote: sim::B_IP,
+                    local_port: 7000 + n,
+                    remote_port: 9000,
+                })
+                .collect();
+            for &FlowKey { local, remote, local_port, remote_port } in &keys {
+                let (a, b) = (&mut sim.a.engine, &mut sim.b.engine);
+                let key = FlowKey { local, remote, local_port, remote_port };
+                a.connect(Instant::ZERO, key, Default::default()).unwrap();
+                let key = FlowKey {
+                    local: remote,
+                    remote: local,
+                    local_port: remote_port,
+                    remote_port: local_port,
+                };
+                b.connect(Instant::ZERO, key, Default::default()).unwrap();
+            }
+            sim.run_out(END);
+            for engine in [&sim.a.engine, &sim.b.engine] {
+                assert_eq!(engine.app, Crossing { established: 8, finished: 8 });
+            }
+        });
+    }
+}
+
+/// Four ports for twenty connections: each four-tuple is used again as soon as the rules allow, whichever side waits in
+/// TIME-WAIT; the referee watches that it is not before.
+#[test]
+fn four_tuples_come_round_again() {
+    for (name, service) in [
+        ("reuse after the client closed", Service::Discard),
+        ("reuse after the server closed", Service::Accept),
+    ] {
+        for loss in [0.0, 0.1] {
+            for_all_seeds(&format!("{name} {loss}"), |seed, captures| {
+                let mut setup =
+                    Setup { captures, ..patient(seed, Options { loss, ..Options::default() }) };
+                setup.a.tcp.msl = Span::from_secs(1);
+                setup.b.tcp.msl = Span::from_secs(1);
+                let ranges = setup.a.ranges.as_mut().unwrap();
+                ranges.last_port = ranges.first_port + 3;
+                let mut sim =
+                    client_and_server(setup, Workload::Handshake, load(20, Close::Fin), service);
+                run_to_the_end(&mut sim);
+                let results = sim.a.engine.app.results();
+                assert_eq!(results.launched, 20);
+                assert_eq!(results.finished + results.failed.total(), 20);
+                assert!(loss > 0.0 || results.finished == 20, "{}", outcome(&sim));
+            });
+        }
+    }
+}
+
+/// A server with room for four connections, and a client that wants eight at a time: who finds no room tries again.
+#[test]
+fn a_full_table_turns_connections_away_and_recovers() {
+    for_all_seeds("full table", |seed, captures| {
+        let mut setup = Setup { captures, ..patient(seed, Options::default()) };
+        setup.b.connections_max = 4;
+        setup.b.tcp.msl = Span::from_secs(1);
+        setup.a.tcp.msl = Span::from_secs(1);
+        let load = Load { connections: 8, ..load(24, Close::Fin) };
+        let mut sim = client_and_server(setup, http(1), load, HTTP);
+        run_to_the_end(&mut sim);
+        all_went_well(&sim, 24);
+        assert!(sim.b.engine.counters.listen_overflows > 0);
+    });
+}
+
+#[test]
+fn a_port_without_a_listener_refuses() {
+    for_all_seeds("refused", |seed, captures| {
+        let mut setup = Setup { captures, ..patient(seed, everything()) };
+        setup.b.listeners.clear();
+        let server = Server::new(Vec::new(), setup.b.connections_max);
+        let client = Client::new(Workload::Handshake, load(12, Close::Fin), seed);
+        let mut sim = Sim::new(setup, client, server);
+        run_to_the_end(&mut sim);
+        let results = sim.a.engine.app.results();
+        assert_eq!((results.established, results.failed.of(End::Refused)), (0, 12));
+    });
+}
+
+#[test]
+fn stopping_closes_what_is_held_open() {
+    for_all_seeds("hold and stop", |seed, captures| {
+        let setup = Setup { captures, ..patient(seed, everything()) };
+        let load = Load { connections: 12, count: None, ..load(0, Close::Fin) };
+        let mut sim = client_and_server(setup, Workload::Hold, load, Service::Echo);
+        assert!(sim.run(END, |sim| sim.a.engine.app.results().established == 12
+            && sim.b.engine.app.served().established == 12));
+        assert_eq!((sim.a.engine.live(), sim.b.engine.live()), (12, 12));
+        match seed % 2 {
+            0 => sim.a.engine.stop(),
+            _ => {
+                sim.a.engine.app.stop();
+                sim.b.engine.stop();
+            }
+        }
+        sim.run_out(END);
+        assert_eq!(sim.b.engine.app.echo_rings_free(), 24, "one for each connection there may be");
+    });
+}
+
+/// The cable is pulled at a random moment: each side gives every connection up by a timer of its own, and tells why.
+#[test]
+fn a_peer_that_vanishes_is_given_up() {
+    for pairing in &PAIRINGS {
+        for_all_seeds(&format!("{} unplugged", pairing.name), |seed, captures| {
+            let link = Options { delay: Span::from_millis(1), ..Options::default() };
+            let mut setup = Setup { captures, ..patient(seed, link) };
+            setup.a.keepalive = Some(KEEPALIVE);
+            setup.b.listeners[0].keepalive = Some(KEEPALIVE);
+            let mut sim = client_and_server(
+                setup,
+                (pairing.workload)(),
+                load(5, pairing.close),
+                pairing.service,
+            );
+            // Six or more times the way between them is in a connection: every stage of it is hit by some seed.
+            let moment = Instant::from_nanos(Rng::new(seed).below(16_000_000));
+            sim.run(moment, |_| false);
+            sim.unplug();
+            run_to_the_end(&mut sim);
+            let results = sim.a.engine.app.results();
+            assert_eq!(results.finished + results.failed.total(), 5, "{}", outcome(&sim));
+            for end in [End::Reset, End::Refused, End::Unreachable] {
+                assert!(
+                    end == End::Unreachable || results.failed.of(end) == 0,
+                    "{}",
+                    outcome(&sim)
+                );
+            }
+        });
     }
 }

@@ -140,12 +140,16 @@ impl Endpoint {
         self.fin.is_some_and(|fin| self.arrived > fin)
     }
 
+    /// Both FINs are over, and it knows.
+    pub fn is_finished(&self, them: &Endpoint) -> bool {
+        self.fin.is_some_and(|fin| self.acked_known > fin) && them.fin_arrived()
+    }
+
     /// True unless it is certain that it still holds its connection.
     pub fn may_be_over(&self, them: &Endpoint, now: Instant) -> bool {
         let silent = now.since(self.last_sent) >= SILENCE;
-        let finished = self.fin.is_some_and(|fin| self.acked_known > fin) && them.fin_arrived();
         let gave_up = silent && (self.acked_known < 1 || self.fin.is_some());
-        self.over || self.reset || finished || gave_up
+        self.over || self.reset || self.is_finished(them) || gave_up
     }
 }
 

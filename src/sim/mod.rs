@@ -78,6 +78,7 @@ pub struct Tap {
     capture: Option<Capture<BufWriter<File>>>,
     /// Frames at the front of `tx` that the referee has seen: the device had no room for them.
     offered: usize,
+    unplugged: bool,
 }
 
 impl Setup {
@@ -168,6 +169,7 @@ impl<A: App, B: App> Sim<A, B> {
             referee: Rc::clone(&referee),
             capture: captures.as_ref().map(|prefix| capture(prefix, side)),
             offered: 0,
+            unplugged: false,
         };
         let (tap_a, tap_b) = (tap(Side::A, link_a, a_to_b), tap(Side::B, link_b, b_to_a));
         Sim {
@@ -218,6 +220,12 @@ impl<A: App, B: App> Sim<A, B> {
             self.run(end, |sim| sim.a.engine.connections() == 0 && sim.b.engine.connections() == 0);
         let left = (self.a.engine.connections(), self.b.engine.connections());
         assert!(closed, "connections of A and B not over by {end}: {left:?}");
+    }
+
+    /// Pulls the cable out of both hosts: what they send from now on is lost. What is on its way still arrives.
+    pub fn unplug(&mut self) {
+        self.a.dev.unplugged = true;
+        self.b.dev.unplugged = true;
     }
 
     pub fn now(&self) -> Instant {
@@ -287,6 +295,10 @@ impl Device for Tap {
             if let Some(capture) = &mut self.capture {
                 capture.record(now, frame.bytes());
             }
+        }
+        if self.unplugged {
+            let count = tx.len();
+            tx.drain(count).for_each(|frame| pool.put(frame));
         }
         self.inner.tx(now, pool, tx);
         self.offered = tx.len();

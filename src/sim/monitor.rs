@@ -50,8 +50,9 @@ pub struct Referee {
 #[derive(Default)]
 struct Flow {
     ends: [Endpoint; 2],
-    /// A late duplicate SYN woke a listener whose connection was over. Two connections share the tuple now, and what they
-    /// say can't be told apart until the next one begins.
+    /// A late duplicate SYN woke a listener whose connection was over; or one side began anew and the other does not know
+    /// yet that the old connection is over. Two connections share the tuple, and what they say can't be told apart until
+    /// the next one begins.
     haunted: bool,
 }
 
@@ -322,14 +323,13 @@ impl Flow {
 
     /// The next connection on the same four-tuple.
     fn begin(&mut self, side: Side) {
-        let before = [Side::A, Side::B].map(|side| {
-            let (us, them) = self.ends(side);
-            let (ours, theirs) = (us.syn?, them.syn?);
-            let seq = ours.isn.wrapping_add(us.top as u32);
-            Some((seq, theirs.isn.wrapping_add(them.acked as u32)))
+        let (us, them) = self.ends(side);
+        let lingers = them.syn.is_some() && !them.over && !them.reset && !them.is_finished(us);
+        let before = them.syn.zip(us.syn).map(|(theirs, ours)| {
+            (theirs.isn.wrapping_add(them.top as u32), ours.isn.wrapping_add(us.acked as u32))
         });
-        *self = Flow::default();
-        self.ends[side.other() as usize].before = before[side.other() as usize];
+        *self = Flow { haunted: lingers, ..Flow::default() };
+        self.ends[side.other() as usize].before = before;
     }
 }
 
@@ -801,6 +801,18 @@ mod tests {
         wire.is_legal();
         wire.pass(Side::B, ACK, 3, 2, b"");
         wire.breaks("it belongs to no connection");
+    }
+
+    #[test]
+    fn a_fin_that_was_never_acknowledged_may_linger_into_the_next_connection() {
+        let mut wire = Wire::established();
+        wire.pass(Side::A, F | ACK, 1, 1, b"");
+        wire.pass(Side::B, F | ACK, 1, 2, b"");
+        wire.lose(Side::A, ACK, 2, 2, b"");
+        wire.now = Instant::ZERO + Span::from_secs(60);
+        wire.pass(Side::A, S, 1000, 0, b"");
+        wire.pass(Side::B, F | ACK, 1, 2, b"");
+        wire.is_legal();
     }
 
     #[test]
