@@ -167,5 +167,5 @@ fn from_libbpf(error: libbpf_rs::Error) -> io::Error {
         libbpf_rs::ErrorKind::Unsupported => io::ErrorKind::Unsupported,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, error.to_string())
+    io::Error::new(kind, format!("{error:#}"))
 }

@@ -37,7 +37,7 @@ impl Eavesdropper {
     /// Now and then, looks whether ARP came.
     pub fn listen(&mut self, pool: &mut Pool, rx: &mut Burst, counts: &mut Counts) {
         self.turns = self.turns.wrapping_add(1);
-        if self.turns % ARP_TURNS != 0 || rx.room() == 0 {
+        if !self.turns.is_multiple_of(ARP_TURNS) || rx.room() == 0 {
             return;
         }
         counts.arp_looks += 1;

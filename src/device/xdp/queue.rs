@@ -163,8 +163,8 @@ impl Queue {
                 helper.poll();
             }
             Poller::Helper { helper, deaf_turns, hello_due } => {
-                *deaf_turns += 1;
-                if *deaf_turns % DEAF_TURNS == 0 {
+                *deaf_turns = deaf_turns.wrapping_add(1);
+                if deaf_turns.is_multiple_of(DEAF_TURNS) {
                     counts.busy_polls += 1;
                     // The first hello heard is answered: the peer may have come after ours was
                     // sent.
