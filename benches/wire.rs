@@ -1,6 +1,7 @@
 //! Wire: a frame to a segment, a segment to a frame, and the checksum, each beside smoltcp's.
 //!
-//! `cargo bench --bench wire`. Frames: a bare ACK (54 bytes), a SYN with Linux's options (74), a full segment (1514).
+//! `cargo bench --bench wire`. Frames: a bare ACK (54 bytes), a SYN with Linux's options (74), a
+//! full segment (1514).
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shakedown::wire::checksum;
@@ -154,5 +155,9 @@ fn config() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-criterion_group! { name = benches; config = config(); targets = bench_parse, bench_emit, bench_checksum }
+criterion_group! {
+    name = benches;
+    config = config();
+    targets = bench_parse, bench_emit, bench_checksum
+}
 criterion_main!(benches);

@@ -1,4 +1,5 @@
-//! Which connection a segment belongs to: the four-tuple, its keyed hash, and the choice of free four-tuples.
+//! Which connection a segment belongs to: the four-tuple, its keyed hash, and the choice of free
+//! four-tuples.
 
 pub mod key;
 pub mod tuples;

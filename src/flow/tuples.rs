@@ -19,7 +19,8 @@ pub struct Target {
     pub last_port: u16,
 }
 
-/// What four-tuples are made of. Worker `share` of `shares` uses the source ports that leave remainder `share`.
+/// What four-tuples are made of. Worker `share` of `shares` uses the source ports that leave
+/// remainder `share`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranges {
     pub locals: Vec<Range>,
@@ -30,8 +31,9 @@ pub struct Ranges {
     pub shares: u16,
 }
 
-/// An endless walk over the four-tuples of the ranges, each met once a round: targets round-robin (RFC 3511 s4.4), then
-/// local addresses, then ports, so that a tuple rests as long as possible before it is met again.
+/// An endless walk over the four-tuples of the ranges, each met once a round: targets round-robin
+/// (RFC 3511 s4.4), then local addresses, then ports, so that a tuple rests as long as possible
+/// before it is met again.
 #[derive(Clone, Debug)]
 pub struct Tuples {
     targets: Vec<Target>,
@@ -87,7 +89,8 @@ impl Tuples {
             target.first_port = target.first_port.max(1);
         }
         targets.retain(|target| target.count() > 0);
-        // The first port from `first_port` on that leaves remainder `share`; it may lie past 65,535.
+        // The first port from `first_port` on that leaves remainder `share`; it may lie past
+        // 65,535.
         let (low, stride) = (u32::from(first_port.max(1)), u32::from(shares));
         let first = low + (u32::from(share) + stride - low % stride) % stride;
         let ports = match u32::from(last_port).checked_sub(first) {
@@ -114,7 +117,8 @@ impl Tuples {
         self.count
     }
 
-    /// The next four-tuple, or `None` if the ranges are empty. O(1). The caller checks whether it is in use.
+    /// The next four-tuple, or `None` if the ranges are empty. O(1). The caller checks whether it
+    /// is in use.
     #[allow(clippy::should_implement_trait)] // It is no iterator: it never ends, and it says so.
     pub fn next(&mut self) -> Option<FlowKey> {
         if self.count == 0 {
@@ -254,7 +258,11 @@ mod tests {
             // The ranges of a list must not overlap, so each has a ten of its own.
             let tens = |at: usize| 10 * (at as u8 + 1);
             let whole = Ranges {
-                locals: locals.iter().enumerate().map(|(i, n)| range(tens(i), tens(i) + n)).collect(),
+                locals: locals
+                    .iter()
+                    .enumerate()
+                    .map(|(i, n)| range(tens(i), tens(i) + n))
+                    .collect(),
                 first_port,
                 last_port: first_port + ports,
                 targets: targets

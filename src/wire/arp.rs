@@ -25,8 +25,8 @@ pub struct Packet {
     pub target_ip: Ipv4Addr,
 }
 
-/// Bytes of a frame with an ARP packet and no padding: 42, or 46 with a tag. A caller whose device does not pad to
-/// Ethernet's 60 bytes may make the frame longer.
+/// Bytes of a frame with an ARP packet and no padding: 42, or 46 with a tag. A caller whose device
+/// does not pad to Ethernet's 60 bytes may make the frame longer.
 pub const fn frame_len(vlan: bool) -> usize {
     ethernet::header_len(vlan) + PACKET_LEN
 }
@@ -57,7 +57,8 @@ impl Packet {
     /// Understands what follows the Ethernet header; padding behind it is ignored.
     ///
     /// # Errors
-    /// It is not ARP for IPv4 over Ethernet, no request or reply, or its sender has an address that no station may have.
+    /// It is not ARP for IPv4 over Ethernet, no request or reply, or its sender has an address that
+    /// no station may have.
     #[inline(never)] // Out of the way of TCP, which `segment::parse` is laid out for.
     pub fn parse(bytes: &[u8]) -> Result<Packet, Malformed> {
         let Some(bytes) = bytes.first_chunk::<PACKET_LEN>() else {
@@ -77,8 +78,8 @@ impl Packet {
             target_mac: mac(18),
             target_ip: ip(24),
         };
-        // RFC 1812 s3.3.2 says not to believe a claim that a station has a broadcast or multicast MAC address. A probe
-        // has the sender 0.0.0.0 (RFC 5227 s2.1.1).
+        // RFC 1812 s3.3.2 says not to believe a claim that a station has a broadcast or multicast
+        // MAC address. A probe has the sender 0.0.0.0 (RFC 5227 s2.1.1).
         let sender = packet.sender_ip;
         if packet.sender_mac.is_group()
             || sender.is_multicast()
@@ -90,7 +91,8 @@ impl Packet {
         Ok(packet)
     }
 
-    /// Writes a whole frame: a request to everyone, a reply to its target. Bytes past [`frame_len`] become zero.
+    /// Writes a whole frame: a request to everyone, a reply to its target. Bytes past [`frame_len`]
+    /// become zero.
     ///
     /// # Panics
     /// If `frame` is shorter than [`frame_len`]: a bug of the caller.
@@ -123,8 +125,10 @@ mod tests {
     const ASKED_IP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
 
     // As two Linux kernels exchanged them over a veth pair.
-    const REQUEST: &str = "ffffffffffff 020000000701 0806 0001080006040001 020000000701 0a070001 000000000000 0a070002";
-    const REPLY: &str = "020000000701 020000000702 0806 0001080006040002 020000000702 0a070002 020000000701 0a070001";
+    const REQUEST: &str = "ffffffffffff 020000000701 0806
+        0001080006040001 020000000701 0a070001 000000000000 0a070002";
+    const REPLY: &str = "020000000701 020000000702 0806
+        0001080006040002 020000000702 0a070002 020000000701 0a070001";
 
     #[test]
     fn a_request_and_its_answer_are_those_of_linux() {

@@ -1,19 +1,22 @@
 //! The Internet checksum (RFC 1071).
 //!
-//! Sums are of 16-bit words in network order, held wide and folded once at the end. A 32-bit word may be added whole,
-//! because 2^16 is 1 modulo 65535: whoever has a header's words in registers adds those, and memory is read only for
-//! payload. A valid packet's words, checksum included, fold to 0xffff.
+//! Sums are of 16-bit words in network order, held wide and folded once at the end. A 32-bit word
+//! may be added whole, because 2^16 is 1 modulo 65535: whoever has a header's words in registers
+//! adds those, and memory is read only for payload. A valid packet's words, checksum included, fold
+//! to 0xffff.
 
 use std::net::Ipv4Addr;
 
-/// The sum of `bytes` as 16-bit words in network order; a last odd byte counts as if a zero followed it.
+/// The sum of `bytes` as 16-bit words in network order; a last odd byte counts as if a zero
+/// followed it.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u64 {
     // Most segments carry nothing: no call for those.
     if bytes.is_empty() { 0 } else { sum_some(bytes) }
 }
 
-/// Byte order does not matter to a one's complement sum (RFC 1071 s2 B), so memory is added as it lies and swapped once.
+/// Byte order does not matter to a one's complement sum (RFC 1071 s2 B), so memory is added as it
+/// lies and swapped once.
 fn sum_some(bytes: &[u8]) -> u64 {
     let (lines, rest) = bytes.as_chunks::<32>();
     let mut total = sum_lines(lines);
@@ -31,7 +34,8 @@ fn sum_some(bytes: &[u8]) -> u64 {
     u64::from(u16::from_be(fold(total)))
 }
 
-/// Eight lanes that the compiler keeps in vector registers. A lane would overflow only after 2^32 words.
+/// Eight lanes that the compiler keeps in vector registers. A lane would overflow only after 2^32
+/// words.
 #[inline]
 fn sum_lines(lines: &[[u8; 32]]) -> u64 {
     if lines.is_empty() {

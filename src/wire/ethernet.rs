@@ -64,7 +64,8 @@ impl Header {
     /// Writes the header to the start of `frame`; answers its length.
     ///
     /// # Panics
-    /// If `frame` is shorter than the header, or the VLAN id takes more than 12 bits: a bug of the caller.
+    /// If `frame` is shorter than the header, or the VLAN id takes more than 12 bits: a bug of the
+    /// caller.
     #[inline]
     pub fn emit(&self, frame: &mut [u8]) -> usize {
         frame[..6].copy_from_slice(&self.dst.0);

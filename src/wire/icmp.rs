@@ -1,4 +1,5 @@
-//! ICMP for IPv4 (RFC 792, RFC 1122 s3.2.2): echo, the errors that quote a TCP segment, and the one error that we send.
+//! ICMP for IPv4 (RFC 792, RFC 1122 s3.2.2): echo, the errors that quote a TCP segment, and the one
+//! error that we send.
 
 use super::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP};
 use super::{Malformed, checksum, ethernet};
@@ -28,7 +29,8 @@ pub struct Message {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Type 8. The rest of the message (identifier, sequence, data) stands at `data_at..data_at + data_len`.
+    /// Type 8. The rest of the message (identifier, sequence, data) stands at `data_at..data_at +
+    /// data_len`.
     EchoRequest {
         data_at: u16,
         data_len: u16,
@@ -56,14 +58,15 @@ pub struct Quoted {
     pub seq: u32,
 }
 
-/// A datagram to one host in a protocol that we do not speak, UDP most often. If it came to us, an unreachable is due
-/// ([`emit_unreachable`]).
+/// A datagram to one host in a protocol that we do not speak, UDP most often. If it came to us, an
+/// unreachable is due ([`emit_unreachable`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unspoken {
     pub src: Ipv4Addr,
     pub dst: Ipv4Addr,
     pub protocol: u8,
-    /// What an error about it quotes, its IP header and eight bytes more, stands at `quote_at..quote_at + quote_len`.
+    /// What an error about it quotes, its IP header and eight bytes more, stands at
+    /// `quote_at..quote_at + quote_len`.
     pub quote_at: u16,
     pub quote_len: u16,
 }
@@ -96,8 +99,8 @@ impl Kind {
 }
 
 impl Quoted {
-    /// The TCP segment whose start is quoted, if that is what it is: routers quote eight bytes of it or more, and may
-    /// have changed the IP header on the way.
+    /// The TCP segment whose start is quoted, if that is what it is: routers quote eight bytes of
+    /// it or more, and may have changed the IP header on the way.
     fn parse(bytes: &[u8]) -> Option<Quoted> {
         let ip = bytes.first_chunk::<{ ipv4::HEADER_LEN }>()?;
         let header_len = usize::from(ip[0] & 0x0f) * 4;
@@ -130,11 +133,13 @@ impl Unspoken {
     }
 }
 
-/// Turns the frame that an echo request came in into its reply, data and all (RFC 1122 s3.2.2.6); answers the reply's
-/// length, never more than the request's. `data_at` and `data_len` are the request's; its IP options do not go back.
+/// Turns the frame that an echo request came in into its reply, data and all (RFC 1122 s3.2.2.6);
+/// answers the reply's length, never more than the request's. `data_at` and `data_len` are the
+/// request's; its IP options do not go back.
 ///
 /// # Panics
-/// If the frame is not that of the request, or `ethernet` has a tag and the request had none: a bug of the caller.
+/// If the frame is not that of the request, or `ethernet` has a tag and the request had none: a bug
+/// of the caller.
 pub fn emit_echo_reply(
     frame: &mut [u8],
     ethernet: &ethernet::Header,
@@ -166,9 +171,10 @@ pub fn unreachable_len(vlan: bool, about: &Unspoken) -> usize {
     ethernet::header_len(vlan) + ipv4::HEADER_LEN + HEADER_LEN + usize::from(about.quote_len)
 }
 
-/// Writes into `frame` that nobody listens where `about` went: port unreachable for UDP, protocol unreachable for the
-/// rest. `quote` is what `about` says is to be quoted of its frame. The caller sees to it that `about` came to an
-/// address of ours, and not to everyone on the link (RFC 1122 s3.2.2).
+/// Writes into `frame` that nobody listens where `about` went: port unreachable for UDP, protocol
+/// unreachable for the rest. `quote` is what `about` says is to be quoted of its frame. The caller
+/// sees to it that `about` came to an address of ours, and not to everyone on the link (RFC 1122
+/// s3.2.2).
 ///
 /// # Panics
 /// If `frame` is not [`unreachable_len`] long, or `quote` not `quote_len`: a bug of the caller.

@@ -1,4 +1,5 @@
-//! The IPv4 header (RFC 791, RFC 1122 s3.2.1). Options are accepted and skipped, fragments are not reassembled.
+//! The IPv4 header (RFC 791, RFC 1122 s3.2.1). Options are accepted and skipped, fragments are not
+//! reassembled.
 
 use super::{Malformed, checksum};
 use std::net::Ipv4Addr;
@@ -27,8 +28,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Understands a datagram; what follows its total length (Ethernet's padding) is ignored. The destination may be a
-    /// multicast or broadcast address.
+    /// Understands a datagram; what follows its total length (Ethernet's padding) is ignored. The
+    /// destination may be a multicast or broadcast address.
     ///
     /// # Errors
     /// Any but the TCP and ARP reasons.
@@ -75,15 +76,16 @@ impl Header {
         })
     }
 
-    /// True if the datagram goes to one host, not to a group or to everyone. (A directed broadcast looks like one host
-    /// to whoever does not know the subnet.)
+    /// True if the datagram goes to one host, not to a group or to everyone. (A directed broadcast
+    /// looks like one host to whoever does not know the subnet.)
     #[inline]
     pub fn to_one_host(&self) -> bool {
         self.dst.octets()[0] < 224
     }
 }
 
-/// Writes a header without options, don't-fragment set, for `payload_len` bytes to the start of `datagram`.
+/// Writes a header without options, don't-fragment set, for `payload_len` bytes to the start of
+/// `datagram`.
 ///
 /// # Panics
 /// If `datagram` is shorter than the header: a bug of the caller.
@@ -110,7 +112,8 @@ pub fn emit(
     }
 }
 
-/// RFC 1122 s3.2.1.3: a source is one host's, and neither "this network" nor loopback leaves a host.
+/// RFC 1122 s3.2.1.3: a source is one host's, and neither "this network" nor loopback leaves a
+/// host.
 #[inline]
 fn may_send(src: Ipv4Addr) -> bool {
     let first = src.octets()[0];

@@ -1,5 +1,6 @@
-//! Bytes to values and back. Parsing never panics and never loops on any input: it gives a value or a [`Malformed`]
-//! reason, which the caller counts. Nothing here knows a connection, a clock or a device.
+//! Bytes to values and back. Parsing never panics and never loops on any input: it gives a value or
+//! a [`Malformed`] reason, which the caller counts. Nothing here knows a connection, a clock or a
+//! device.
 
 pub mod arp;
 pub mod checksum;

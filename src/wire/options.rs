@@ -21,15 +21,17 @@ pub struct Options {
     pub timestamps: Option<(u32, u32)>,
 }
 
-/// Options as they are written: whole words, so that a header never needs padding (which would be zero, MUST-69).
+/// Options as they are written: whole words, so that a header never needs padding (which would be
+/// zero, MUST-69).
 pub(super) struct Words {
     words: [u32; 6],
     count: usize,
 }
 
 impl Options {
-    /// Reads the option bytes of any segment, at any alignment (RFC 9293 s3.1 MUST-5, MUST-64). An option that we know
-    /// but whose length is not its own is skipped; of two alike the last counts.
+    /// Reads the option bytes of any segment, at any alignment (RFC 9293 s3.1 MUST-5, MUST-64). An
+    /// option that we know but whose length is not its own is skipped; of two alike the last
+    /// counts.
     ///
     /// # Errors
     /// A length is 0, 1, or past the end (MUST-7).
@@ -94,8 +96,8 @@ impl Options {
         self.len() == 0
     }
 
-    /// The options as words, in Linux's order and alignment, which middleboxes know best: MSS, SACK-permitted in the
-    /// place of the timestamps' two NOPs, timestamps, window scale.
+    /// The options as words, in Linux's order and alignment, which middleboxes know best: MSS,
+    /// SACK-permitted in the place of the timestamps' two NOPs, timestamps, window scale.
     #[inline]
     pub(super) fn words(&self) -> Words {
         let mut words = Words { words: [0; 6], count: 0 };

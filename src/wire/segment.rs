@@ -1,7 +1,8 @@
 //! One pass from a frame to what it says, and one pass back.
 //!
-//! [`parse`] answers a [`Packet`]: a small `Copy` summary with offsets into the frame, no borrow. [`emit`] writes the
-//! Ethernet, IPv4 and TCP headers in front of a payload that already stands in the buffer.
+//! [`parse`] answers a [`Packet`]: a small `Copy` summary with offsets into the frame, no borrow.
+//! [`emit`] writes the Ethernet, IPv4 and TCP headers in front of a payload that already stands in
+//! the buffer.
 
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4};
 use super::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
@@ -56,8 +57,8 @@ pub struct Packet {
 pub enum Verify {
     /// Every one (RFC 9293 s3.1 MUST-3). The default.
     All,
-    /// IPv4 and ICMP, not TCP: for a peer that leaves TCP's to hardware that is not there, such as the kernel on a veth.
-    /// (Deviates from MUST-3; a documented switch.)
+    /// IPv4 and ICMP, not TCP: for a peer that leaves TCP's to hardware that is not there, such as
+    /// the kernel on a veth. (Deviates from MUST-3; a documented switch.)
     NotTcp,
 }
 
@@ -91,8 +92,8 @@ fn parse_datagram(frame: &[u8], at: usize, verify: Verify) -> Result<Body, Malfo
     let payload_at = at + usize::from(header.header_len);
     let payload = &frame[payload_at..payload_at + usize::from(header.payload_len)];
     if !header.to_one_host() {
-        // RFC 9293 s3.9.2.3 MUST-57: a SYN to a multicast or broadcast address is silently discarded. (An echo request
-        // to one may be, RFC 1122 s3.2.2.6; we do.)
+        // RFC 9293 s3.9.2.3 MUST-57: a SYN to a multicast or broadcast address is silently
+        // discarded. (An echo request to one may be, RFC 1122 s3.2.2.6; we do.)
         return if header.protocol == PROTOCOL_TCP {
             Err(Malformed::Martian)
         } else {
@@ -155,15 +156,17 @@ fn parse_segment(
     })
 }
 
-/// Bytes before the payload: Ethernet with or without a tag, IPv4 without options, TCP with these options.
+/// Bytes before the payload: Ethernet with or without a tag, IPv4 without options, TCP with these
+/// options.
 #[inline]
 pub fn header_len(vlan: bool, options: &Options) -> usize {
     ethernet::header_len(vlan) + ipv4::HEADER_LEN + tcp::HEADER_LEN + options.len()
 }
 
-/// Writes all headers of `segment` into `frame`, whose payload stands at `header_len` already and ends where `frame`
-/// ends. `segment.payload_at` is ignored; `segment.payload_len` must be `frame.len() - header_len`. Pads nothing: the
-/// IPv4 total length rules, and short frames are legal on every device we have.
+/// Writes all headers of `segment` into `frame`, whose payload stands at `header_len` already and
+/// ends where `frame` ends. `segment.payload_at` is ignored; `segment.payload_len` must be
+/// `frame.len() - header_len`. Pads nothing: the IPv4 total length rules, and short frames are
+/// legal on every device we have.
 ///
 /// # Panics
 /// If the lengths disagree: a bug of the caller.
@@ -206,7 +209,8 @@ mod tests {
     use crate::wire::hex;
     use proptest::prelude::*;
 
-    // Two Linux kernels over a veth pair without checksum offload: the handshake, five bytes, three bytes back.
+    // Two Linux kernels over a veth pair without checksum offload: the handshake, five bytes, three
+    // bytes back.
     const SYN: &str = "020000000702 020000000701 0800
         4500003c 929e4000 4006940d 0a070001 0a070002
         98381f90 90032aff 00000000 a002faf0 03490000 020405b4 0402080a 4aba782d 00000000 0103030a";
