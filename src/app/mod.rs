@@ -46,7 +46,7 @@ pub trait App {
     fn peer_closed(&mut self, conn: &mut Conn<'_, Self::State>);
 
     /// Everything up to stream offset `acked` has been acknowledged; payload below it is never
-    /// asked for again.
+    /// asked for again. The ACK that ends the connection is told as [`App::ended`] alone.
     fn acknowledged(&mut self, conn: &mut Conn<'_, Self::State>, acked: u64);
 
     /// The connection is over (TIME-WAIT counts as over) for this reason; also called for attempts

@@ -347,6 +347,8 @@ impl Tcb {
         self.retries = 0;
         self.dup_acks = 0;
         self.flight_segments = (self.flight_segments + 1).min(FLIGHT_SEGMENTS_MAX);
+        // What a probe carried was taken. If the window is still closed, probing begins anew.
+        self.flags &= !flag::PERSIST;
         // RFC 6298 s5.2-5.3.
         let all_acked = self.snd_una == self.snd_max;
         self.timer_at = if all_acked { Instant::NEVER } else { now + self.rto(config) };

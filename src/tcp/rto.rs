@@ -34,7 +34,9 @@ impl Tcb {
     /// The present timeout: SRTT + max(G, 4 RTTVAR), doubled a retry, within the bounds (RFC 6298 s2.2-2.5, s5.5).
     pub(super) fn rto(&self, config: &Config) -> Span {
         let base = if self.srtt_us == 0 {
-            match self.has(flag::SYN_RESENT) && self.state() != State::SynSent {
+            // Not before data transmission begins.
+            let in_handshake = matches!(self.state(), State::SynSent | State::SynReceived);
+            match self.has(flag::SYN_RESENT) && !in_handshake {
                 true => config.rto_initial.max(RTO_AFTER_LOST_SYN),
                 false => config.rto_initial,
             }
