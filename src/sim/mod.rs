@@ -9,6 +9,7 @@
 
 mod endpoint;
 pub mod monitor;
+pub mod script;
 
 use crate::app::App;
 use crate::device::impair::{self, Impair};

@@ -1,0 +1,449 @@
+//! What a script's lines mean: one engine, one peer that is only what the script says, one clock.
+
+use super::Outcome;
+use super::notation::{Bases, Pattern, Wanted};
+use super::parse::{Act, Claim, Line, Script, Setup};
+use super::witness::{Place, Told, Witness, payload_byte};
+use crate::app::Conn;
+use crate::engine::{Config, Engine, Listener, Subnet};
+use crate::flow::FlowKey;
+use crate::frame::{Burst, Frame, Pool};
+use crate::stats::Counters;
+use crate::tcp::{End, State};
+use crate::time::{Instant, Span};
+use crate::wire::arp::{self, Operation};
+use crate::wire::checksum;
+use crate::wire::ethernet::{self, ETHERTYPE_IPV4, Mac};
+use crate::wire::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
+use crate::wire::options::Options;
+use crate::wire::segment::{self, Body, Segment, Verify};
+use crate::wire::tcp::Flags;
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+
+const OUR_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const PEER_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+/// The port of the side that opens actively.
+const EPHEMERAL_PORT: u16 = 40_000;
+
+/// The port that a peer's segments go to where no line names one.
+const SERVER_PORT: u16 = 80;
+
+const FRAMES: u32 = 256;
+
+/// How much later than written a segment may be: timers tick about every 66 µs.
+const LATE_MAX: Span = Span::from_millis(1);
+
+/// Turns between two lines, at the most: hours of timers need thousands.
+const TURNS_MAX: u32 = 1_000_000;
+
+/// Runs a script.
+///
+/// # Errors
+/// The first line that did not go as written, and what was expected and got.
+pub fn run(script: &Script) -> Result<(), (usize, String)> {
+    let mut bench = Bench::new(&script.setup);
+    let mut number = 0;
+    for line in &script.lines {
+        number = line.number;
+        bench.step(line).map_err(|what| (number, what))?;
+    }
+    bench.finish().map_err(|what| (number, what))
+}
+
+/// The engine under test and what is known about it.
+struct Bench {
+    engine: Engine<Witness>,
+    pool: Pool,
+    rx: Burst,
+    tx: Burst,
+    now: Instant,
+    key: FlowKey,
+    setup: Setup,
+    bases: Bases,
+    /// What the peer's payload counts from: one past its SYN.
+    peer_start: u32,
+    /// The end of all that the engine has sent, on the wire.
+    sent_end: u32,
+    /// The last timestamp that the engine sent.
+    sent_stamp: u32,
+    /// Sent and not yet expected by a line, oldest first.
+    sent: VecDeque<Sent>,
+}
+
+struct Sent {
+    at: Instant,
+    segment: Segment,
+    payload: Vec<u8>,
+}
+
+impl Bench {
+    fn new(setup: &Setup) -> Bench {
+        // Without a listener it is the engine that opens.
+        let (local_port, remote_port) = match setup.listen {
+            Some(port) => (port, EPHEMERAL_PORT),
+            None => (EPHEMERAL_PORT, SERVER_PORT),
+        };
+        let key = FlowKey { local: OUR_IP, remote: PEER_IP, local_port, remote_port };
+        let start = start_for(setup, key);
+        Bench {
+            engine: engine(setup, start),
+            pool: Pool::new(FRAMES).expect("half a megabyte of memory"),
+            rx: Burst::new(),
+            tx: Burst::new(),
+            now: start,
+            key,
+            setup: *setup,
+            bases: Bases { ours: None, theirs: setup.irs },
+            peer_start: 0,
+            sent_end: 0,
+            sent_stamp: 0,
+            sent: VecDeque::new(),
+        }
+    }
+
+    fn step(&mut self, line: &Line) -> Outcome<()> {
+        let (earliest, latest) = line.after;
+        if let Act::Expect(pattern) = &line.act {
+            return self.expect(pattern, self.now + earliest, self.now + latest);
+        }
+        self.wait_quietly(earliest)?;
+        match &line.act {
+            Act::Listen => {}
+            Act::Connect(port) => self.connect(*port)?,
+            Act::Send(bytes) => self.prod(|_, conn| conn.send(*bytes))?,
+            Act::Close => self.prod(|_, conn| conn.close())?,
+            Act::Abort => self.prod(|_, conn| conn.abort())?,
+            Act::Room(bytes) => self.prod(|app, _| app.room = *bytes)?,
+            Act::Stop => self.engine.stop(),
+            Act::Inject(pattern) => self.inject(pattern),
+            Act::Icmp { kind, code, seq } => self.inject_icmp(*kind, *code, *seq),
+            Act::Silence(span) => return self.wait_quietly(*span),
+            Act::Claim(claim) => return self.claim(claim),
+            Act::Expect(_) => {}
+        }
+        self.turn()
+    }
+
+    /// Lets time go by in which nothing may be sent.
+    fn wait_quietly(&mut self, span: Span) -> Outcome<()> {
+        self.run_until(self.now + span)?;
+        match self.sent.front() {
+            None => Ok(()),
+            Some(sent) => {
+                Err(format!("sent, but not expected: {}", self.bases.relative(&sent.segment)))
+            }
+        }
+    }
+
+    fn expect(&mut self, pattern: &Pattern, earliest: Instant, latest: Instant) -> Outcome<()> {
+        self.run_until(latest + LATE_MAX)?;
+        let expected = format!("expected  > {}", pattern.text);
+        let Some(sent) = self.sent.pop_front() else {
+            return Err(format!("{expected}\n    got       nothing"));
+        };
+        self.learn_iss(pattern, &sent.segment)?;
+        let got = self.bases.relative(&sent.segment);
+        if !pattern.matches(&got) {
+            return Err(format!("{expected}\n    got       {got}"));
+        }
+        // What comes at once may have been sent before the line's time was read off the clock.
+        if sent.at + LATE_MAX < earliest || sent.at > latest + LATE_MAX {
+            let (seconds, how) = match sent.at < earliest {
+                true => (earliest.since(sent.at), "early"),
+                false => (sent.at.since(latest), "late"),
+            };
+            return Err(format!(
+                "{expected}\n    it came {:.3} s too {how}",
+                seconds.as_secs_f64()
+            ));
+        }
+        self.verify_payload(&sent)
+    }
+
+    /// The first SYN says where the engine's numbers begin; so does one whose number is `*`: a new
+    /// connection, which begins past all numbers of the old one (RFC 9293 s3.4.1).
+    fn learn_iss(&mut self, pattern: &Pattern, sent: &Segment) -> Outcome<()> {
+        if !sent.flags.has(Flags::SYN) {
+            return Ok(());
+        }
+        match (self.bases.ours, pattern.seq) {
+            (None, Some(seq)) => {
+                let iss = sent.seq.wrapping_sub(seq);
+                if self.setup.iss.is_some_and(|wanted| wanted != iss) {
+                    return Err(format!("the engine's numbers begin at {iss}, not as chosen"));
+                }
+                self.bases.ours = Some(iss);
+            }
+            (None, None) => self.bases.ours = Some(sent.seq),
+            (Some(_), None) => {
+                if (sent.seq.wrapping_sub(self.sent_end) as i32) < 0 {
+                    return Err("the new connection begins among the old one's numbers".to_owned());
+                }
+                self.bases.ours = Some(sent.seq);
+            }
+            (Some(_), Some(_)) => {}
+        }
+        self.sent_end = sent.seq.wrapping_add(1);
+        Ok(())
+    }
+
+    fn verify_payload(&mut self, sent: &Sent) -> Outcome<()> {
+        let Segment { seq, options, .. } = sent.segment;
+        if let Some((stamp, _)) = options.timestamps {
+            self.sent_stamp = stamp;
+        }
+        let end = seq.wrapping_add(sent.segment.seq_len());
+        if (end.wrapping_sub(self.sent_end) as i32) > 0 {
+            self.sent_end = end;
+        }
+        let first = seq.wrapping_sub(self.bases.ours.unwrap_or(0).wrapping_add(1));
+        let offsets = (0..).map(|place| first.wrapping_add(place));
+        match sent.payload.iter().zip(offsets).all(|(&byte, at)| byte == payload_byte(at)) {
+            true => Ok(()),
+            false => Err("the payload is not the application's".to_owned()),
+        }
+    }
+
+    fn connect(&mut self, port: u16) -> Outcome<()> {
+        (self.key.local_port, self.key.remote_port) = (EPHEMERAL_PORT, port);
+        let connected = self.engine.connect(self.now, self.key, Place::default());
+        connected.map_err(|why| format!("connect: {why:?}"))
+    }
+
+    fn prod(&mut self, act: impl FnOnce(&mut Witness, &mut Conn<'_, Place>)) -> Outcome<()> {
+        match self.engine.prod(self.now, &self.key, act) {
+            true => Ok(()),
+            false => Err("there is no connection to act on".to_owned()),
+        }
+    }
+
+    fn inject(&mut self, pattern: &Pattern) {
+        let seq = pattern.seq.unwrap_or(0);
+        let syn = pattern.flags.has(Flags::SYN);
+        let unsynchronized = match self.engine.state_of(&self.key) {
+            State::Closed
+            | State::Listen
+            | State::SynSent
+            | State::SynReceived
+            | State::TimeWait => true,
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => false,
+        };
+        if syn && unsynchronized {
+            self.peer_start = seq.wrapping_add(1);
+        }
+        let options = self.options_of(&pattern.options);
+        let header_len = segment::header_len(false, &options);
+        let segment = Segment {
+            src: PEER_IP,
+            dst: OUR_IP,
+            src_port: self.key.remote_port,
+            dst_port: self.key.local_port,
+            seq: seq.wrapping_add(self.bases.theirs),
+            ack: pattern.ack.map_or(0, |ack| ack.wrapping_add(self.bases.ours.unwrap_or(0))),
+            flags: pattern.flags,
+            window: pattern.window.unwrap_or(u16::MAX),
+            urgent: pattern.urgent,
+            options,
+            payload_at: header_len as u16,
+            payload_len: pattern.payload_len,
+        };
+        let mut frame = self.frame(header_len + usize::from(pattern.payload_len));
+        let first = seq.wrapping_add(u32::from(syn)).wrapping_sub(self.peer_start);
+        for (place, byte) in frame.bytes_mut()[header_len..].iter_mut().enumerate() {
+            *byte = payload_byte(first.wrapping_add(place as u32));
+        }
+        segment::emit(frame.bytes_mut(), &to_us(), &segment, 0, 64);
+        self.rx.push(frame);
+    }
+
+    /// A `*` among timestamps that are injected is the last one that the engine sent.
+    fn options_of(&self, wanted: &Wanted) -> Options {
+        match wanted {
+            Wanted::Any => Options::default(),
+            Wanted::These { options, timestamps } => {
+                let stamp = |value: Option<u32>| value.unwrap_or(self.sent_stamp);
+                let timestamps = timestamps.map(|(value, echo)| (stamp(value), stamp(echo)));
+                Options { timestamps, ..*options }
+            }
+        }
+    }
+
+    /// An ICMP error that quotes the header and eight bytes of a segment of ours (RFC 792).
+    fn inject_icmp(&mut self, kind: u8, code: u8, seq: u32) {
+        let mut message = [0; 36];
+        let (ip, tcp) = message[8..].split_at_mut(ipv4::HEADER_LEN);
+        ipv4::emit(ip, (OUR_IP, PEER_IP), PROTOCOL_TCP, 20, 0, 64);
+        let seq = seq.wrapping_add(self.bases.ours.unwrap_or(0));
+        tcp[..2].copy_from_slice(&self.key.local_port.to_be_bytes());
+        tcp[2..4].copy_from_slice(&self.key.remote_port.to_be_bytes());
+        tcp[4..].copy_from_slice(&seq.to_be_bytes());
+        (message[0], message[1]) = (kind, code);
+        let checksum = checksum::finish(checksum::sum(&message));
+        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+
+        let at = ethernet::header_len(false);
+        let mut frame = self.frame(at + ipv4::HEADER_LEN + message.len());
+        let bytes = frame.bytes_mut();
+        to_us().emit(bytes);
+        ipv4::emit(&mut bytes[at..], (PEER_IP, OUR_IP), PROTOCOL_ICMP, message.len(), 0, 64);
+        bytes[at + ipv4::HEADER_LEN..].copy_from_slice(&message);
+        self.rx.push(frame);
+    }
+
+    fn frame(&mut self, len: usize) -> Frame {
+        let mut frame = self.pool.take().expect("between lines every frame is in the pool");
+        frame.reset(len);
+        frame
+    }
+
+    fn claim(&self, claim: &Claim) -> Outcome<()> {
+        let Told { established, received, acknowledged, peer_closed, ended } =
+            self.engine.app.latest();
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        let end = |end: Option<End>| end.map_or("none", End::name);
+        let state = self.engine.state_of(&self.key);
+        let connections = self.engine.connections();
+        let (holds, so) = match *claim {
+            Claim::State(wanted) => (state == wanted, format!("state is {}", state.name())),
+            Claim::Established(wanted) => {
+                (established == wanted, format!("established is {}", yes(established)))
+            }
+            Claim::Received(wanted) => (received == wanted, format!("received is {received}")),
+            Claim::Acknowledged(wanted) => {
+                (acknowledged == wanted, format!("acknowledged is {acknowledged}"))
+            }
+            Claim::PeerClosed(wanted) => {
+                (peer_closed == wanted, format!("peer_closed is {}", yes(peer_closed)))
+            }
+            Claim::Ended(wanted) => (ended == wanted, format!("ended is {}", end(ended))),
+            Claim::Connections(wanted) => {
+                (connections == wanted, format!("connections is {connections}"))
+            }
+            Claim::Counter(place, wanted) => {
+                let value = self.engine.counters.values()[place];
+                (value == wanted, format!("{} is {value}", Counters::TABLE[place].0))
+            }
+        };
+        if holds { Ok(()) } else { Err(so) }
+    }
+
+    /// At the end nothing is left over.
+    fn finish(&mut self) -> Outcome<()> {
+        self.wait_quietly(Span::ZERO)?;
+        match self.pool.len() == FRAMES as usize {
+            true => Ok(()),
+            false => Err(format!("{} of {FRAMES} frames came back", self.pool.len())),
+        }
+    }
+
+    /// Lets time go by until `limit`, or until the engine sends something.
+    fn run_until(&mut self, limit: Instant) -> Outcome<()> {
+        for _ in 0..TURNS_MAX {
+            if !self.sent.is_empty() {
+                return Ok(());
+            }
+            let next = self.engine.next_deadline(self.now).max(self.now + Span::from_nanos(1));
+            if next > limit {
+                self.now = limit;
+                return self.turn();
+            }
+            self.now = next;
+            self.turn()?;
+        }
+        Err(format!("the engine does not come to rest within {TURNS_MAX} turns"))
+    }
+
+    /// Polls the engine until it has nothing more to send now.
+    fn turn(&mut self) -> Outcome<()> {
+        loop {
+            self.engine.poll(self.now, &mut self.pool, &mut self.rx, &mut self.tx);
+            self.engine.check();
+            let count = self.tx.len();
+            for place in 0..count {
+                let frame = self.tx.drain(1).next().expect("one of those counted");
+                self.capture(frame).map_err(|what| format!("frame {place} of a turn: {what}"))?;
+            }
+            if let Some(complaint) = self.engine.app.complaint {
+                return Err(complaint.to_owned());
+            }
+            if count == 0 && self.rx.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes down a segment; answers ARP.
+    fn capture(&mut self, mut frame: Frame) -> Outcome<()> {
+        let packet = segment::parse(frame.bytes(), Verify::All);
+        let packet = packet.map_err(|why| format!("not understood: {why:?}"))?;
+        match packet.body {
+            Body::Tcp(segment) => {
+                if packet.ethernet.dst != PEER_MAC {
+                    return Err(format!("sent to {}", packet.ethernet.dst));
+                }
+                let at = usize::from(segment.payload_at);
+                let payload = frame.bytes()[at..][..usize::from(segment.payload_len)].to_vec();
+                self.sent.push_back(Sent { at: self.now, segment, payload });
+            }
+            Body::Arp(asked) if asked.operation == Operation::Request => {
+                if self.setup.arp && asked.target_ip == PEER_IP {
+                    frame.reset(arp::frame_len(false));
+                    asked.reply(PEER_MAC).emit(None, frame.bytes_mut());
+                    self.rx.push(frame);
+                    return Ok(());
+                }
+            }
+            Body::Arp(_) | Body::Icmp(_) | Body::Unspoken(_) | Body::Other => {
+                return Err(format!("neither TCP nor a question: {:?}", packet.body));
+            }
+        }
+        self.pool.put(frame);
+        Ok(())
+    }
+}
+
+fn to_us() -> ethernet::Header {
+    ethernet::Header { dst: OUR_MAC, src: PEER_MAC, vlan: None, ethertype: ETHERTYPE_IPV4 }
+}
+
+fn engine(setup: &Setup, start: Instant) -> Engine<Witness> {
+    let keepalive = setup.keepalive;
+    let config = Config {
+        mac: OUR_MAC,
+        vlan: None,
+        mtu: 1500,
+        ttl: 64,
+        subnets: vec![Subnet { first: OUR_IP, last: OUR_IP, prefix_len: 24 }],
+        gateway: None,
+        listeners: setup.listen.iter().map(|&port| Listener { port, keepalive }).collect(),
+        ranges: None,
+        keepalive,
+        connections_max: 4,
+        tcp: setup.tcp,
+        verify: Verify::All,
+        seed: setup.seed,
+    };
+    Engine::new(config, Witness::new(setup.close_on_fin), start)
+}
+
+/// When the clock must start for the engine's numbers to begin where the script wants them: they
+/// move by one every 4 µs (RFC 9293 s3.4.1), so a SYN at time zero tells.
+fn start_for(setup: &Setup, key: FlowKey) -> Instant {
+    let Some(wanted) = setup.iss else { return Instant::ZERO };
+    let mut scout = Bench::new(&Setup { iss: None, ..*setup });
+    scout.key = key;
+    let opened = scout.engine.connect(Instant::ZERO, key, Place::default());
+    assert!(opened.is_ok(), "an empty table has room");
+    scout.turn().expect("a SYN goes out");
+    let at_zero = scout.sent.front().expect("a SYN was sent").segment.seq;
+    Instant::ZERO + Span::from_micros(4).times(u64::from(wanted.wrapping_sub(at_zero)))
+}
