@@ -1,21 +1,28 @@
 //! One function a command: from its plan to its report.
 
+use super::bench::Bench;
 use super::clock::Clock;
 use super::crew::{self, Found, Member, Watch};
 use super::nic::{Build, Crew, Nic, Part};
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::{Experience, Side};
+use super::rival::{self, Outcome};
 use super::runner::Orders;
-use super::settings::{LinkName, Output};
+use super::settings::{LinkName, Output, Rival};
 use super::signals::Signals;
+use super::veth::{Pair, Stage};
 use super::{Failure, assemble, memory, output, pin, summary};
 use crate::app::client::Client;
 use crate::app::results::Results;
 use crate::engine::Config;
 use crate::stats::publish::Board;
+use crate::time::Span;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::sync::Arc;
+
+/// How long a rival is measured when the bench itself ends by a count.
+const RIVAL_DURATION: Span = Span::from_secs(5);
 
 /// What the parts of one run share.
 pub(super) struct Run {
@@ -28,6 +35,16 @@ impl Run {
     pub fn start() -> Result<Run, Failure> {
         let signals = Signals::watch().map_err(|error| Failure::Run(error.to_string()))?;
         Ok(Run { clock: Clock::start(), signals, orders: Arc::new(Orders::default()) })
+    }
+
+    /// What the workers of a bench with `rows` clients are made with.
+    fn bench(&self, plan: &BenchPlan, rows: usize) -> Bench {
+        Bench {
+            plan: Arc::new(plan.clone()),
+            clock: self.clock,
+            orders: Arc::clone(&self.orders),
+            board: Arc::new(Board::new(rows)),
+        }
     }
 
     /// Runs the members, showing `board` unless the output is to be quiet, and merges what they found.
@@ -194,38 +211,60 @@ fn listed(ports: &[u16]) -> String {
 /// # Errors
 /// The ends disagree, a signal came first, or what the link can't do here.
 pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
-    match plan.link {
-        LinkName::Memory => bench_memory(plan),
-        LinkName::Veth => Err(Failure::Environment("--link veth is not there yet".to_string())),
-    }
-}
-
-fn bench_memory(plan: &BenchPlan) -> Result<(), Failure> {
-    let run = Run::start()?;
-    let board = Arc::new(Board::new(1));
     let cores = plan.stack.cpus.clone().unwrap_or_else(pin::cores);
-    let threads = plan.threads.unwrap_or(1);
-    if cores.len() < threads as usize {
+    let threads = match (plan.threads, plan.link) {
+        (Some(threads), _) => threads as usize,
+        (None, LinkName::Memory) => 1,
+        (None, LinkName::Veth) => cores.len(),
+    };
+    if cores.is_empty() || cores.len() < threads {
         return Err(Failure::Environment(format!(
-            "--threads {threads} needs as many cores and there are {}",
+            "{threads} threads need as many cores, and there are {}: --threads, or --cpus",
             cores.len()
         )));
     }
-    let plan_shared = Arc::new(plan.clone());
-    let members = match threads {
-        1 => memory::one_thread(plan_shared, cores[0], &run.orders, &board),
-        _ => memory::two_threads(&plan_shared, [cores[0], cores[1]], &run, &board)?,
+    let run = Run::start()?;
+    match plan.link {
+        LinkName::Memory => bench_memory(plan, &run, &cores[..threads]),
+        LinkName::Veth => bench_veth(plan, &run, &cores[..threads]),
+    }
+}
+
+fn bench_memory(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure> {
+    let bench = run.bench(plan, 1);
+    let members = match *cores {
+        [core] => memory::one_thread(bench.clone(), core),
+        [first, second, ..] => {
+            memory::two_threads(&bench, [first, second]).map_err(Failure::Run)?
+        }
+        [] => Vec::new(),
     };
-    let sides = run.crew(members, &board, &plan.output, plan.drive.rate)?;
-    finish_bench(plan, &sides, Map::new())
+    let sides = run.crew(members, &bench.board, &plan.output, plan.drive.rate)?;
+    finish_bench(plan, &sides, None)
+}
+
+fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure> {
+    let pair = Pair::make(cores.len())?;
+    let bench = run.bench(plan, cores.len());
+    let stage = Stage::set(&pair, plan)?;
+    let members = stage.members(&pair, &bench, cores)?;
+    say(&plan.output, &format!("client and server over AF_XDP on a veth pair, cores {cores:?}"));
+    let sides = run.crew(members, &bench.board, &plan.output, plan.drive.rate)?;
+    drop(stage);
+    let outcome = match plan.compare {
+        Some(Rival::Kernel) if !sides.signalled => {
+            say(&plan.output, "the kernel's own sockets on the same veth");
+            let duration = plan.drive.duration.unwrap_or(RIVAL_DURATION);
+            let outcome = rival::measure(&pair, plan, cores, duration, &run.clock, &run.signals);
+            Some(outcome.map_err(|error| Failure::Run(error.to_string()))?)
+        }
+        Some(Rival::Kernel) | None => None,
+    };
+    finish_bench(plan, &sides, outcome.as_ref())
 }
 
 /// Reports a bench and judges it.
-pub(super) fn finish_bench(
-    plan: &BenchPlan,
-    sides: &Sides,
-    mut extra: Map<String, Value>,
-) -> Result<(), Failure> {
+fn finish_bench(plan: &BenchPlan, sides: &Sides, rival: Option<&Outcome>) -> Result<(), Failure> {
     let client = sides.client.as_ref().ok_or_else(no_side)?;
     let server = sides.server.as_ref().ok_or_else(no_side)?;
     let verdict = summary::reconcile(client, server);
@@ -239,8 +278,18 @@ pub(super) fn finish_bench(
     );
     sections.insert("client".into(), client.json());
     sections.insert("server".into(), server.json());
-    sections.append(&mut extra);
-    let notes = [summary::time_wait(plan.stack.tcp.msl)];
+    let mut notes = vec![summary::time_wait(plan.stack.tcp.msl)];
+    let syscalls = [client, server].map(|side| side.device_counter("syscalls_total"));
+    if let [Some(client_made), Some(server_made)] = syscalls {
+        let each = (client_made + server_made) as f64 / client.opened().max(1) as f64;
+        sections.insert("syscalls_per_connection".into(), json!(each));
+        notes.push(format!("{each:.3} syscalls a connection, both ends together"));
+    }
+    if let Some(rival) = rival {
+        let ours = client.handshakes_per_second();
+        sections.insert("comparison".into(), rival.json(ours));
+        notes.push(summary::comparison(ours, rival.per_second()));
+    }
     let text = output::Text {
         verdict: &verdict,
         sides: &[("client", client), ("server", server)],

@@ -2,6 +2,7 @@
 //! clock, starts threads or knows of signals. No packet and no control block is seen here.
 
 mod assemble;
+mod bench;
 pub mod clock;
 pub mod config;
 mod crew;
@@ -14,11 +15,13 @@ mod output;
 mod pin;
 pub mod plan;
 mod report;
+mod rival;
 mod runner;
 pub mod settings;
 mod signals;
 mod summary;
 pub mod value;
+mod veth;
 mod wrapped;
 
 /// Why a command did not end well. Scripts read the code, people the text.

@@ -266,7 +266,7 @@ fn steering(interface: &Interface, stack: &Stack, part: &Part<'_>) -> (Steering,
 }
 
 /// `run.pcap` for the first worker, `run.1.pcap` for the second.
-fn numbered(path: &std::path::Path, index: usize) -> PathBuf {
+pub(super) fn numbered(path: &std::path::Path, index: usize) -> PathBuf {
     if index == 0 {
         return path.to_path_buf();
     }

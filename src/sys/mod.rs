@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod cpu;
+pub mod epoll;
 pub mod napi;
 pub mod net;
 pub mod netns;

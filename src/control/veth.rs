@@ -1,0 +1,197 @@
+//! A bench over a veth pair of its own, between two network namespaces that exist for it alone.
+//!
+//! ```text
+//!   namespace A                                   namespace B
+//!   sda  queue 0  <- core 0 owns both ends ->  sdb  queue 0
+//!        queue 1  <- core 1 owns both ends ->       queue 1
+//! ```
+//! What is sent on queue i arrives on the peer's queue i, so a connection never leaves its core. The namespaces lose
+//! their names as soon as they are held open: when the process ends, in whatever way, nothing is left of them.
+
+use super::Failure;
+use super::assemble::Share;
+use super::bench::{Bench, Port, alternate};
+use super::clock::Clock;
+use super::crew::Member;
+use super::plan::BenchPlan;
+use super::runner::Orders;
+use crate::device::steering::Steering;
+use crate::device::xdp::{self, Deferral, Mode, Program, Xdp};
+use crate::frame::Pool;
+use crate::sys::netns::Namespace;
+use crate::wire::ethernet::Mac;
+use std::fmt::Display;
+use std::io;
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::sync::Arc;
+
+/// The kernel's own addresses on the pair: the helper busy poll and the kernel's sockets need them. From the block that
+/// RFC 2544 keeps for benches, as ours are.
+pub(super) const KERNEL_ADDRESSES: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(198, 19, 0, 1), Ipv4Addr::new(198, 19, 0, 2)];
+
+const INTERFACES: [&str; 2] = ["sda", "sdb"];
+
+/// Two namespaces and the veth pair between them. Gone when this and all sockets in them are dropped.
+pub(super) struct Pair {
+    namespaces: [Namespace; 2],
+}
+
+/// Namespaces that still have names. Dropping it takes the names away.
+struct Named([String; 2]);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            // If it was never made, there is nothing to take away.
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+impl Pair {
+    /// Makes the pair, with `queues` queues a side, up and addressed.
+    ///
+    /// # Errors
+    /// What could not be made, and why: mostly not being root.
+    pub fn make(queues: usize) -> Result<Pair, Failure> {
+        let process = std::process::id();
+        let named = Named(["a", "b"].map(|end| format!("sd-bench-{process}-{end}")));
+        let [a, b] = [&named.0[0], &named.0[1]];
+        let [sda, sdb] = INTERFACES;
+        for name in [a, b] {
+            run("ip", &format!("netns add {name}"))?;
+        }
+        let count = format!("numrxqueues {queues} numtxqueues {queues}");
+        run(
+            "ip",
+            &format!(
+                "link add {sda} netns {a} {count} type veth peer name {sdb} netns {b} {count}"
+            ),
+        )?;
+        for ((name, interface), address) in named.0.iter().zip(INTERFACES).zip(KERNEL_ADDRESSES) {
+            run("ip", &format!("-n {name} addr add {address}/24 dev {interface}"))?;
+            run("ip", &format!("-n {name} link set lo up"))?;
+            run("ip", &format!("-n {name} link set {interface} up"))?;
+            // The pair's inner ring holds 256 frames and drops in silence; a queue in front of it waits instead.
+            run("tc", &format!("-n {name} qdisc replace dev {interface} root pfifo"))?;
+        }
+        let open = |name: &String| Namespace::open(name).map_err(environment);
+        Ok(Pair { namespaces: [open(a)?, open(b)?] })
+    }
+
+    /// Runs `work` in a thread of its own inside one end's namespace: 0 for the client's, 1 for the server's.
+    ///
+    /// # Errors
+    /// Not permitted, or what `work` answers.
+    pub fn inside<T: Send>(
+        &self,
+        end: usize,
+        work: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.namespaces[end].enter()?;
+                work()
+            });
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+        })
+    }
+
+    /// The namespaces themselves, for threads that stay in them.
+    pub fn namespaces(&self) -> &[Namespace; 2] {
+        &self.namespaces
+    }
+}
+
+/// One end of the pair with our program on it.
+struct End {
+    program: Arc<Program>,
+    _deferral: Deferral,
+}
+
+/// Both ends of the pair, held for the length of the run, and the threads that own their queues.
+pub(super) struct Stage {
+    ends: [End; 2],
+}
+
+impl Stage {
+    /// Attaches the program to both ends, and quiets their interrupts: the workers poll.
+    ///
+    /// # Errors
+    /// What this machine can't do.
+    pub fn set(pair: &Pair, plan: &BenchPlan) -> Result<Stage, Failure> {
+        let client = plan.stack.subnets.iter().map(|subnet| (subnet.first, subnet.last)).collect();
+        let server = vec![(plan.server_address(), plan.server_address())];
+        let set = |end: usize, ours: Vec<(Ipv4Addr, Ipv4Addr)>| {
+            let steering = Steering { ours, ..Steering::default() };
+            let interface = INTERFACES[end];
+            pair.inside(end, || {
+                let program = Program::attach(interface, &steering, Mode::Auto)?;
+                Ok(End { program, _deferral: Deferral::start(interface)? })
+            })
+            .map_err(environment)
+        };
+        Ok(Stage { ends: [set(0, client)?, set(1, server)?] })
+    }
+
+    /// A thread for each core, with both ends of a queue.
+    ///
+    /// # Errors
+    /// A queue can't be opened.
+    pub fn members(
+        &self,
+        pair: &Pair,
+        bench: &Bench,
+        cores: &[u32],
+    ) -> Result<Vec<Member>, Failure> {
+        let mut members = Vec::new();
+        for (index, &core) in cores.iter().enumerate() {
+            let share = Share { index: index as u16, count: cores.len() as u16 };
+            let server_orders = Arc::new(Orders::default());
+            let server = self.port(pair, 1, index as u32)?;
+            let server = bench.server(server, share, &server_orders).map_err(Failure::Run)?;
+            let client = self.port(pair, 0, index as u32)?;
+            let client = bench.client(client, share).map_err(Failure::Run)?;
+            let job = move |clock: &Clock| Ok(alternate(client, server, &server_orders, clock));
+            members.push(Member { core, job: Box::new(job) });
+        }
+        Ok(members)
+    }
+
+    /// One queue of one end.
+    fn port(&self, pair: &Pair, end: usize, queue: u32) -> Result<Port<Xdp>, Failure> {
+        let options = xdp::Options { busy_poll: true, ..xdp::Options::default() };
+        let program = &self.ends[end].program;
+        let open = || {
+            let mut pool = Pool::new(xdp::frames_for(1, options.ring_frames))?;
+            let device = Xdp::open(program, &[queue], &options, &mut pool)?;
+            Ok(Port { device, pool, mac: Mac(program.interface().mac) })
+        };
+        pair.inside(end, open).map_err(environment)
+    }
+}
+
+/// Runs a command whose arguments hold no spaces.
+fn run(program: &str, arguments: &str) -> Result<(), Failure> {
+    let attempt = || format!("`{program} {arguments}`");
+    match Command::new(program).args(arguments.split(' ')).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            Err(environment(format_args!(
+                "{} failed: {said} (--link veth needs root; --link memory does not)",
+                attempt()
+            )))
+        }
+        Err(error) => Err(environment(format_args!(
+            "{} can't be run: {error} (install iproute2, or use --link memory)",
+            attempt()
+        ))),
+    }
+}
+
+fn environment(error: impl Display) -> Failure {
+    Failure::Environment(error.to_string())
+}
