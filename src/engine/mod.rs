@@ -252,7 +252,8 @@ impl<A: App> Engine<A> {
         event: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
     ) {
         let tcb = &mut self.table.tcbs[slot as usize];
-        if tcb.state() == State::Closed {
+        let before = tcb.state();
+        if before == State::Closed {
             return;
         }
         let state = &mut self.table.states[slot as usize];
@@ -263,16 +264,13 @@ impl<A: App> Engine<A> {
         if close {
             tcb.close();
         }
-        if abort || (close && tcb.state() == State::Closed) {
-            self.abort(slot, now);
+        if abort {
+            tcb.abort();
         }
-    }
-
-    /// Ends a connection of ours, by RST where the peer has something to forget.
-    fn abort(&mut self, slot: u32, now: Instant) {
-        let before = self.tcb(slot).state();
-        self.table.tcbs[slot as usize].abort();
-        self.end(slot, before, End::Aborted, now);
+        // CLOSE in SYN-SENT deletes the block as ABORT does (RFC 9293 s3.10.4).
+        if tcb.state() == State::Closed {
+            self.end(slot, before, End::Aborted, now);
+        }
     }
 
     /// After any event: the connection may have something to send, and its deadline may have come closer.

@@ -227,7 +227,8 @@ impl Tcb {
     /// Nothing may go. If nothing is on its way either, no ACK will come to change that: it is the peer's window that
     /// keeps us, and the timer becomes the persist timer, the first probe after one RTO (RFC 9293 s3.8.6.1, SHLD-29).
     fn persist(&mut self, config: &Config, now: Instant) {
-        if self.snd_nxt != self.snd_una || self.has(flag::PERSIST) {
+        let started = self.has(flag::PERSIST) && self.timer_at != Instant::NEVER;
+        if self.snd_nxt != self.snd_una || started {
             return;
         }
         self.flags |= flag::PERSIST;
@@ -298,34 +299,60 @@ impl Tcb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::Expiry;
     use crate::wire::segment::Segment;
 
-    #[test]
-    fn a_syn_ack_offers_no_more_than_the_application_can_take() {
-        let config = Config::default();
-        let syn = Segment {
+    fn segment(flags: Flags, seq: u32, ack: u32, window: u16) -> Segment {
+        Segment {
             src: [10, 0, 0, 1].into(),
             dst: [10, 0, 0, 2].into(),
             src_port: 4000,
             dst_port: 80,
-            seq: 0,
-            ack: 0,
-            flags: Flags::SYN,
-            window: 65_535,
+            seq,
+            ack,
+            flags,
+            window,
             urgent: 0,
             options: Options::default(),
             payload_at: 54,
             payload_len: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_syn_ack_offers_no_more_than_the_application_can_take() {
+        let config = Config::default();
+        let syn = segment(Flags::SYN, 0, 0, 65_535);
         let now = Instant::ZERO;
         let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
         let answer = tcb.output(&config, now, 16_384).unwrap();
         assert_eq!((answer.flags, answer.window), (Flags::SYN | Flags::ACK, 16_384));
         tcb.check(&config);
-        let ack = Segment { seq: 1, ack: 1, flags: Flags::ACK, ..syn };
+        let ack = segment(Flags::ACK, 1, 1, 65_535);
         tcb.arrives(&ack, &config, now, 16_384);
         tcb.promise(1);
         let text = tcb.output(&config, now, 16_384).unwrap();
         assert_eq!((text.len, text.window), (1, 16_384), "and the edge stays there");
+    }
+
+    #[test]
+    fn probing_goes_on_after_the_peer_took_the_octet_of_a_probe() {
+        let config = Config { timestamps: false, ..Config::default() };
+        let mut now = Instant::ZERO;
+        let syn = segment(Flags::SYN, 0, 0, 0);
+        let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
+        tcb.output(&config, now, u32::MAX);
+        tcb.arrives(&segment(Flags::ACK, 1, 1, 0), &config, now, u32::MAX);
+        tcb.promise(10);
+        for taken in 1..4 {
+            assert_eq!(tcb.output(&config, now, u32::MAX), None, "the window is shut");
+            now = tcb.deadline(&config, None);
+            assert_ne!(now, Instant::NEVER, "and the persist timer runs");
+            assert_eq!(tcb.expires(&config, None, now), Expiry::ProbeWindow);
+            let probe = tcb.output(&config, now, u32::MAX).unwrap();
+            assert_eq!((probe.seq, probe.len), (Seq(taken), 1));
+            tcb.arrives(&segment(Flags::ACK, 1, taken + 1, 0), &config, now, u32::MAX);
+            tcb.check(&config);
+        }
     }
 }

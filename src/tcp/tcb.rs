@@ -219,7 +219,7 @@ impl Tcb {
         self.snd_wnd_max = self.snd_wnd;
         self.wl1 = Seq(segment.seq);
         self.wl2 = Seq(segment.ack);
-        self.snd_mss = mss.unwrap_or(DEFAULT_MSS).clamp(SMALLEST_MSS, config.mss);
+        self.snd_mss = mss.unwrap_or(DEFAULT_MSS).max(SMALLEST_MSS).min(config.mss);
         if let (true, Some(shift)) = (config.window_scaling, window_scale) {
             // RFC 7323 s2.3: a shift above 14 is used as 14.
             self.flags |= flag::SCALING;
