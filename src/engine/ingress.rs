@@ -125,6 +125,10 @@ impl<A: App> Engine<A> {
         let tcb = &mut self.table.tcbs[slot as usize];
         let arrival = tcb.arrives(segment, &self.config.tcp, now, room);
         self.count_note(arrival.note);
+        if arrival.reopen && !self.listens(segment.dst_port) {
+            // Nobody would take it over: what is in TIME-WAIT stays there.
+            return self.refuse(frame, segment, from, tx);
+        }
         if arrival.reopen {
             // The old numbers are beyond doubt over: the new connection starts past them (RFC 9293 s3.6.1, MAY-2).
             let floor = self.tcb(slot).snd_end();
@@ -204,7 +208,7 @@ impl<A: App> Engine<A> {
             return Some(frame);
         }
         // "Second, check for an ACK: Any acknowledgment is bad if it arrives on a connection still in the LISTEN state."
-        if listener == NO_LISTENER || self.stopping || segment.flags.has(Flags::ACK) {
+        if !self.listens(segment.dst_port) || segment.flags.has(Flags::ACK) {
             return self.refuse(frame, segment, from, tx);
         }
         // "Third, check for a SYN"; "Fourth, other data or control: ... drop the segment".
@@ -212,6 +216,10 @@ impl<A: App> Engine<A> {
             self.open_passive(now, segment, listener, from, floor);
         }
         Some(frame)
+    }
+
+    fn listens(&self, port: u16) -> bool {
+        self.listeners[port as usize] != NO_LISTENER && !self.stopping
     }
 
     fn open_passive(
