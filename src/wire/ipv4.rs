@@ -12,9 +12,6 @@ pub const PROTOCOL_UDP: u8 = 17;
 /// Bytes of the header that we write: no options.
 pub const HEADER_LEN: usize = 20;
 
-/// The time to live that we send where the sender does not care, as RFC 1700 recommended.
-pub const TTL_DEFAULT: u8 = 64;
-
 /// The part of an IPv4 header that we act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -40,18 +40,19 @@ const LATE_MAX: Span = Span::from_millis(1);
 /// Turns between two lines, at the most: hours of timers need thousands.
 const TURNS_MAX: u32 = 1_000_000;
 
-/// Runs a script.
+/// Runs a script; answers the state changes that it saw, in order.
 ///
 /// # Errors
 /// The first line that did not go as written, and what was expected and got.
-pub fn run(script: &Script) -> Result<(), (usize, String)> {
+pub fn run(script: &Script) -> Result<Vec<(State, State)>, (usize, String)> {
     let mut bench = Bench::new(&script.setup);
     let mut number = 0;
     for line in &script.lines {
         number = line.number;
         bench.step(line).map_err(|what| (number, what))?;
     }
-    bench.finish().map_err(|what| (number, what))
+    bench.finish().map_err(|what| (number, what))?;
+    Ok(bench.steps)
 }
 
 /// The engine under test and what is known about it.
@@ -72,6 +73,9 @@ struct Bench {
     sent_stamp: u32,
     /// Sent and not yet expected by a line, oldest first.
     sent: VecDeque<Sent>,
+    state: State,
+    /// State changes seen, in order.
+    steps: Vec<(State, State)>,
 }
 
 struct Sent {
@@ -102,6 +106,8 @@ impl Bench {
             sent_end: 0,
             sent_stamp: 0,
             sent: VecDeque::new(),
+            state: State::Closed,
+            steps: Vec::new(),
         }
     }
 
@@ -125,6 +131,7 @@ impl Bench {
             Act::Claim(claim) => return self.claim(claim),
             Act::Expect(_) => {}
         }
+        self.watch_state();
         self.turn()
     }
 
@@ -145,12 +152,12 @@ impl Bench {
         let Some(sent) = self.sent.pop_front() else {
             return Err(format!("{expected}\n    got       nothing"));
         };
-        self.learn_iss(pattern, &sent.segment)?;
+        self.learn(pattern, &sent.segment)?;
         let got = self.bases.relative(&sent.segment);
         if !pattern.matches(&got) {
             return Err(format!("{expected}\n    got       {got}"));
         }
-        // What comes at once may have been sent before the line's time was read off the clock.
+        // The line before counts from when its segment came, which may have been late already.
         if sent.at + LATE_MAX < earliest || sent.at > latest + LATE_MAX {
             let (seconds, how) = match sent.at < earliest {
                 true => (earliest.since(sent.at), "early"),
@@ -166,41 +173,31 @@ impl Bench {
 
     /// The first SYN says where the engine's numbers begin; so does one whose number is `*`: a new
     /// connection, which begins past all numbers of the old one (RFC 9293 s3.4.1).
-    fn learn_iss(&mut self, pattern: &Pattern, sent: &Segment) -> Outcome<()> {
-        if !sent.flags.has(Flags::SYN) {
+    fn learn(&mut self, pattern: &Pattern, sent: &Segment) -> Outcome<()> {
+        let is_past = |number: u32, end: u32| number.wrapping_sub(end) as i32 >= 0;
+        if let Some((stamp, _)) = sent.options.timestamps {
+            self.sent_stamp = stamp;
+        }
+        let end = sent.seq.wrapping_add(sent.seq_len());
+        let begins = self.bases.ours.is_none() || pattern.seq.is_none();
+        if !sent.flags.has(Flags::SYN) || !begins {
+            self.sent_end = if is_past(end, self.sent_end) { end } else { self.sent_end };
             return Ok(());
         }
-        match (self.bases.ours, pattern.seq) {
-            (None, Some(seq)) => {
-                let iss = sent.seq.wrapping_sub(seq);
-                if self.setup.iss.is_some_and(|wanted| wanted != iss) {
-                    return Err(format!("the engine's numbers begin at {iss}, not as chosen"));
-                }
-                self.bases.ours = Some(iss);
-            }
-            (None, None) => self.bases.ours = Some(sent.seq),
-            (Some(_), None) => {
-                if (sent.seq.wrapping_sub(self.sent_end) as i32) < 0 {
-                    return Err("the new connection begins among the old one's numbers".to_owned());
-                }
-                self.bases.ours = Some(sent.seq);
-            }
-            (Some(_), Some(_)) => {}
+        if self.bases.ours.is_some() && !is_past(sent.seq, self.sent_end) {
+            return Err("the new connection begins among the old one's numbers".to_owned());
         }
-        self.sent_end = sent.seq.wrapping_add(1);
+        let iss = sent.seq.wrapping_sub(pattern.seq.unwrap_or(0));
+        if self.bases.ours.is_none() && self.setup.iss.is_some_and(|wanted| wanted != iss) {
+            return Err(format!("the engine's numbers begin at {iss}, not as chosen"));
+        }
+        (self.bases.ours, self.sent_end) = (Some(iss), end);
         Ok(())
     }
 
-    fn verify_payload(&mut self, sent: &Sent) -> Outcome<()> {
-        let Segment { seq, options, .. } = sent.segment;
-        if let Some((stamp, _)) = options.timestamps {
-            self.sent_stamp = stamp;
-        }
-        let end = seq.wrapping_add(sent.segment.seq_len());
-        if (end.wrapping_sub(self.sent_end) as i32) > 0 {
-            self.sent_end = end;
-        }
-        let first = seq.wrapping_sub(self.bases.ours.unwrap_or(0).wrapping_add(1));
+    fn verify_payload(&self, sent: &Sent) -> Outcome<()> {
+        let start = self.bases.ours.unwrap_or(0).wrapping_add(1);
+        let first = sent.segment.seq.wrapping_sub(start);
         let offsets = (0..).map(|place| first.wrapping_add(place));
         match sent.payload.iter().zip(offsets).all(|(&byte, at)| byte == payload_byte(at)) {
             true => Ok(()),
@@ -367,6 +364,7 @@ impl Bench {
         loop {
             self.engine.poll(self.now, &mut self.pool, &mut self.rx, &mut self.tx);
             self.engine.check();
+            self.watch_state();
             let count = self.tx.len();
             for place in 0..count {
                 let frame = self.tx.drain(1).next().expect("one of those counted");
@@ -378,6 +376,13 @@ impl Bench {
             if count == 0 && self.rx.is_empty() {
                 return Ok(());
             }
+        }
+    }
+
+    fn watch_state(&mut self) {
+        let before = std::mem::replace(&mut self.state, self.engine.state_of(&self.key));
+        if before != self.state {
+            self.steps.push((before, self.state));
         }
     }
 
