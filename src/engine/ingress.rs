@@ -134,6 +134,7 @@ impl<A: App> Engine<A> {
             let floor = self.tcb(slot).snd_end();
             self.in_time_wait -= 1;
             self.counters.time_wait_recycled += 1;
+            self.table.tcbs[slot as usize].abort();
             self.discard(slot);
             return self.listen(now, frame, segment, from, Some(floor), tx);
         }

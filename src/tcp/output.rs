@@ -227,8 +227,7 @@ impl Tcb {
     /// Nothing may go. If nothing is on its way either, no ACK will come to change that: it is the peer's window that
     /// keeps us, and the timer becomes the persist timer, the first probe after one RTO (RFC 9293 s3.8.6.1, SHLD-29).
     fn persist(&mut self, config: &Config, now: Instant) {
-        let started = self.has(flag::PERSIST) && self.timer_at != Instant::NEVER;
-        if self.snd_nxt != self.snd_una || started {
+        if self.snd_nxt != self.snd_una || self.has(flag::PERSIST) {
             return;
         }
         self.flags |= flag::PERSIST;

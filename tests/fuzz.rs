@@ -1,0 +1,353 @@
+//! An engine among strangers: segments with the right four-tuple and nearly the right numbers, odd options, all flags,
+//! ARP, ICMP and noise, at arbitrary times. It must not panic, lose a frame, break a law, or answer more than it is asked.
+//!
+//! `SHAKEDOWN_SEEDS=1000 cargo test --test fuzz` tries more; a failure prints its seed, `SHAKEDOWN_SEED=7` runs that one.
+
+use shakedown::app::App;
+use shakedown::app::client::{Client, Close, Load, Workload};
+use shakedown::app::server::{Server, Service};
+use shakedown::engine::{Config, Engine, Listener, Subnet};
+use shakedown::flow::tuples::{Range, Ranges, Target};
+use shakedown::frame::{Burst, Pool};
+use shakedown::rng::Rng;
+use shakedown::tcp::{self, Keepalive};
+use shakedown::time::{Instant, Span};
+use shakedown::wire::arp;
+use shakedown::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
+use shakedown::wire::options::Options;
+use shakedown::wire::segment::{self, Body, Packet, Segment, Verify};
+use shakedown::wire::tcp::Flags;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const THEIRS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const THEIR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const POOL_FRAMES: u32 = 256;
+const STEPS: u32 = 4_000;
+const SEEDS: u64 = 24;
+const SERVICES: [Service; 6] = [
+    Service::Http { response_size: 5_000 },
+    Service::Accept,
+    Service::Echo,
+    Service::Discard,
+    Service::Chargen,
+    Service::HalfClose,
+];
+
+/// Ports (ours, theirs) of a flow.
+type Flow = (u16, u16);
+
+/// What a stranger knows of a flow: what the engine sends next, and what it expects next.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    seq: u32,
+    ack: u32,
+}
+
+struct Stranger<A: App> {
+    engine: Engine<A>,
+    pool: Pool,
+    rx: Burst,
+    tx: Burst,
+    now: Instant,
+    rng: Rng,
+    flows: BTreeMap<Flow, Seen>,
+    received: u64,
+    sent: u64,
+}
+
+fn config(rng: &mut Rng) -> Config {
+    let any = |rng: &mut Rng, low: u64, high: u64| Span::from_millis(low + rng.below(high - low));
+    let keepalive = Keepalive { idle: any(rng, 1, 5_000), interval: any(rng, 1, 900), probes: 3 };
+    Config {
+        mac: OUR_MAC,
+        mtu: 1500,
+        subnets: vec![Subnet { first: OURS, last: OURS, prefix_len: 24 }],
+        keepalive: Some(keepalive),
+        connections_max: 16,
+        tcp: tcp::Config {
+            msl: any(rng, 0, 3_000),
+            syn_retries: rng.below(4) as u8,
+            data_retries: rng.below(5) as u8,
+            fin_wait2: any(rng, 1, 9_000),
+            window: [1, 700, 65_535, 1 << 20][rng.below(4) as usize],
+            timestamps: rng.chance(0.5),
+            window_scaling: rng.chance(0.5),
+            ..tcp::Config::default()
+        },
+        verify: Verify::All,
+        seed: rng.next(),
+        vlan: None,
+        ttl: 64,
+        gateway: None,
+        listeners: vec![],
+        ranges: None,
+    }
+}
+
+fn server(rng: &mut Rng) -> Engine<Server> {
+    let mut config = config(rng);
+    let keepalive = config.keepalive.filter(|_| rng.chance(0.5));
+    let ports = 1..=SERVICES.len() as u16;
+    config.listeners = ports.map(|port| Listener { port, keepalive }).collect();
+    Engine::new(config, Server::new(SERVICES.to_vec(), 16), Instant::ZERO)
+}
+
+fn client(rng: &mut Rng) -> Engine<Client> {
+    let mut config = config(rng);
+    let addresses = Range { first: THEIRS, last: THEIRS };
+    config.ranges = Some(Ranges {
+        locals: vec![Range { first: OURS, last: OURS }],
+        first_port: 1,
+        last_port: 6,
+        targets: vec![Target { addresses, first_port: 1, last_port: 4 }],
+        share: 0,
+        shares: 1,
+    });
+    let http = Workload::Http {
+        host: "h".into(),
+        path: "/".into(),
+        requests: 3,
+        response_bytes: Some(10),
+    };
+    let rr = Workload::Rr { request_bytes: 3_000, response_bytes: 3_000, count: 2 };
+    let workload =
+        vec![Workload::Handshake, http, rr, Workload::Hold].swap_remove(rng.below(4) as usize);
+    let close = if rng.chance(0.5) { Close::Fin } else { Close::Rst };
+    let load = Load { rate_per_second: None, connections: 12, count: None, close };
+    Engine::new(config, Client::new(workload, load, rng.next()), Instant::ZERO)
+}
+
+impl<A: App> Stranger<A> {
+    fn new(engine: Engine<A>, rng: Rng) -> Stranger<A> {
+        Stranger {
+            engine,
+            pool: Pool::new(POOL_FRAMES).unwrap(),
+            rx: Burst::new(),
+            tx: Burst::new(),
+            now: Instant::ZERO,
+            rng,
+            flows: BTreeMap::new(),
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    fn run(&mut self) {
+        for step in 0..STEPS {
+            for _ in 0..self.rng.below(4) {
+                self.inject();
+            }
+            self.pass_time();
+            self.turn();
+            if step == STEPS * 3 / 4 {
+                self.engine.stop();
+            }
+        }
+        // Left alone, everything comes to an end of itself.
+        for _ in 0..20_000 {
+            self.now += Span::from_secs(10);
+            self.turn();
+        }
+        assert_eq!(self.engine.connections(), 0, "every state has a timer");
+    }
+
+    fn pass_time(&mut self) {
+        let nanos = match self.rng.below(20) {
+            0 => self.rng.below(20_000_000_000),
+            1..4 => self.rng.below(400_000_000),
+            _ => self.rng.below(50_000),
+        };
+        self.now += Span::from_nanos(nanos);
+    }
+
+    fn turn(&mut self) {
+        let asked = self.rx.len();
+        self.engine.poll(self.now, &mut self.pool, &mut self.rx, &mut self.tx);
+        self.engine.check();
+        assert!(self.rx.is_empty());
+        // A device that is sometimes slow.
+        let taken = match self.rng.below(5) {
+            0 => self.rng.below(self.tx.len() as u64 + 1) as usize,
+            _ => self.tx.len(),
+        };
+        let frames: Vec<_> = self.tx.drain(taken).collect();
+        for frame in frames {
+            self.sent += 1;
+            let packet = segment::parse(frame.bytes(), Verify::All).expect("what we send is sound");
+            self.watch(&packet);
+            self.pool.put(frame);
+        }
+        self.received += asked as u64;
+        assert_eq!(self.pool.len() + self.tx.len(), POOL_FRAMES as usize);
+    }
+
+    fn watch(&mut self, packet: &Packet) {
+        let Body::Tcp(segment) = packet.body else { return };
+        let flow = (segment.src_port, segment.dst_port);
+        if segment.flags.has(Flags::RST) || self.flows.len() > 40 {
+            self.flows.remove(&flow);
+            return;
+        }
+        let seen = self.flows.entry(flow).or_default();
+        seen.seq = segment.seq.wrapping_add(segment.seq_len());
+        if segment.flags.has(Flags::ACK) {
+            seen.ack = segment.ack;
+        }
+    }
+
+    /// One frame to the engine, if a frame is free.
+    fn inject(&mut self) {
+        if self.rx.room() == 0 {
+            return;
+        }
+        let Some(mut frame) = self.pool.take() else { return };
+        let bytes = match self.rng.below(40) {
+            0 => self.noise(),
+            1 => self.arp(),
+            _ => self.segment(),
+        };
+        frame.reset(bytes.len());
+        frame.bytes_mut().copy_from_slice(&bytes);
+        self.rx.push(frame);
+    }
+
+    fn segment(&mut self) -> Vec<u8> {
+        let flow = self.flow();
+        let seen = self.flows.get(&flow).copied().unwrap_or_default();
+        let options = self.options();
+        let payload_len = [0, 0, 0, 1, 5, 300, 1_400][self.rng.below(7) as usize];
+        let payload_at = segment::header_len(false, &options);
+        let segment = Segment {
+            src: THEIRS,
+            dst: OURS,
+            src_port: flow.1,
+            dst_port: flow.0,
+            seq: seen.ack.wrapping_add(self.nearly()),
+            ack: seen.seq.wrapping_add(self.nearly()),
+            flags: self.flags(),
+            window: [0, 0, 1, 100, 5_000, 65_535][self.rng.below(6) as usize],
+            urgent: self.rng.next() as u16,
+            options,
+            payload_at: payload_at as u16,
+            payload_len,
+        };
+        let mut bytes = vec![0; payload_at + usize::from(payload_len)];
+        let text = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
+        for (byte, text) in bytes[payload_at..].iter_mut().zip(text.iter().cycle()) {
+            *byte = *text;
+        }
+        let ethernet =
+            Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype: ETHERTYPE_IPV4 };
+        segment::emit(&mut bytes, &ethernet, &segment, 7, 64);
+        if self.rng.chance(0.01) {
+            let at = self.rng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.rng.below(8);
+        }
+        bytes
+    }
+
+    /// A flow that the engine has spoken on, or a new one among few.
+    fn flow(&mut self) -> Flow {
+        if !self.flows.is_empty() && self.rng.chance(0.9) {
+            let place = self.rng.below(self.flows.len() as u64) as usize;
+            if let Some((flow, _)) = self.flows.iter().nth(place) {
+                return *flow;
+            }
+        }
+        (1 + self.rng.below(7) as u16, 1 + self.rng.below(4) as u16)
+    }
+
+    /// Mostly exact; else off by a little, by a window, or by anything.
+    fn nearly(&mut self) -> u32 {
+        match self.rng.below(12) {
+            0 => 1,
+            1 => u32::MAX,
+            2 => self.rng.below(3_000) as u32,
+            3 => (self.rng.below(3_000) as u32).wrapping_neg(),
+            4 => self.rng.next() as u32,
+            _ => 0,
+        }
+    }
+
+    fn flags(&mut self) -> Flags {
+        match self.rng.below(12) {
+            0..5 => Flags::ACK,
+            5 => Flags::SYN,
+            6 => Flags::SYN | Flags::ACK,
+            7 | 8 => Flags::FIN | Flags::ACK,
+            9 if self.rng.chance(0.5) => Flags::RST,
+            _ => Flags(self.rng.next() as u8),
+        }
+    }
+
+    fn options(&mut self) -> Options {
+        let mut options = Options::default();
+        if self.rng.chance(0.3) {
+            options.mss = Some([0, 1, 47, 536, 1_460, 65_535][self.rng.below(6) as usize]);
+            options.window_scale = Some(self.rng.next() as u8);
+        }
+        if self.rng.chance(0.4) {
+            let clock = (self.now.as_nanos() / 1_000_000) as u32;
+            options.timestamps = Some((clock.wrapping_add(self.nearly()), self.rng.next() as u32));
+        }
+        options
+    }
+
+    fn arp(&mut self) -> Vec<u8> {
+        let ip = if self.rng.chance(0.5) { THEIRS } else { OURS };
+        let packet = arp::Packet::request(THEIR_MAC, ip, OURS);
+        let packet = if self.rng.chance(0.5) { packet } else { packet.reply(THEIR_MAC) };
+        let mut bytes = vec![0; arp::frame_len(false)];
+        packet.emit(None, &mut bytes);
+        bytes
+    }
+
+    fn noise(&mut self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..self.rng.below(200)).map(|_| self.rng.next() as u8).collect();
+        // Half of it comes as IPv4 to us.
+        let head = [0x02, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45];
+        if bytes.len() > head.len() && self.rng.chance(0.5) {
+            bytes[..head.len()].copy_from_slice(&head);
+        }
+        bytes
+    }
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("SHAKEDOWN_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SHAKEDOWN_SEEDS").unwrap_or(SEEDS),
+    }
+}
+
+fn each_seed(run: impl Fn(u64)) {
+    for seed in seeds() {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!("SHAKEDOWN_SEED={seed} shows it again");
+            resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn a_server_among_strangers_keeps_its_laws_and_comes_to_rest() {
+    each_seed(|seed| {
+        let mut rng = Rng::new(seed);
+        let engine = server(&mut rng);
+        Stranger::new(engine, rng).run();
+    });
+}
+
+#[test]
+fn a_client_among_strangers_keeps_its_laws_and_comes_to_rest() {
+    each_seed(|seed| {
+        let mut rng = Rng::new(seed);
+        let engine = client(&mut rng);
+        Stranger::new(engine, rng).run();
+    });
+}
