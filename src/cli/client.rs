@@ -8,8 +8,8 @@ use clap::Args;
 
 /// Open TCP connections, at a rate or as many as fit at a time
 ///
-/// Ends at its --duration or --count, whichever is first. SIGINT or SIGTERM before that is exit code 105; a hold without
-/// either has no other end, and there it is 0.
+/// Ends at its --duration or --count, whichever is first. SIGINT or SIGTERM before that is exit
+/// code 105; a hold without either has no other end, and there it is 0.
 #[derive(Args, Debug)]
 pub struct Client {
     #[command(flatten)]
@@ -31,10 +31,15 @@ pub struct Client {
 }
 
 impl Client {
+    /// Runs it to its end.
     pub fn run(self) -> Result<(), Failure> {
+        launch::client(&self.plan()?)
+    }
+
+    /// What it asks for, whole.
+    pub fn plan(self) -> Result<ClientPlan, Failure> {
         let Client { file, network, aim, load, run, tcp, impair, output } = self;
-        let plan = ClientPlan::new(network, run, aim, load, tcp, impair, output)
-            .map_err(|message| file.failure(message))?;
-        launch::client(&plan)
+        ClientPlan::new(network, run, aim, load, tcp, impair, output)
+            .map_err(|message| file.failure(message))
     }
 }

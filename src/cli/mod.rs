@@ -1,5 +1,5 @@
-//! The command line: one subcommand a file. Here a configuration file is laid under the flags, and every end is turned
-//! into an exit code. What a setting means is not known here.
+//! The command line: one subcommand a file. Here a configuration file is laid under the flags, and
+//! every end is turned into an exit code. What a setting means is not known here.
 
 mod bench;
 mod client;
@@ -17,9 +17,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
-Numbers take k, m and g (decimal); durations us, ms, s, m, h, d. Every flag is a key of the --config file.
-Exit codes: 0 ok, 1 run error, 2 usage, 3 environment unfit, 104 bad configuration file, 105 stopped by a signal
-before its end.";
+Numbers take k, m and g (decimal); durations us, ms, s, m, h, d.
+Every flag is a key of the --config file, where [tcp] holds --tcp-* and [impair] --impair-*.
+Exit codes: 0 ok, 1 run error, 2 usage, 3 environment unfit, 104 bad configuration file,
+105 stopped by a signal before its end.";
 
 /// A poll-mode TCP stack on AF_XDP, and the load tester on it
 #[derive(Parser, Debug)]
@@ -40,7 +41,8 @@ struct File {
 }
 
 impl File {
-    /// A plan's complaint, as the kind of failure it is: of the file if there is one, or else of the command line.
+    /// A plan's complaint, as the kind of failure it is: of the file if there is one, or else of
+    /// the command line.
     fn failure(&self, message: String) -> Failure {
         match &self.config {
             Some(path) => Failure::Config(format!("{}: {message}", path.display())),
@@ -49,7 +51,8 @@ impl File {
     }
 }
 
-/// Parses `argv`, runs what it asks for, says on standard error what went wrong, and answers the exit code.
+/// Parses `argv`, runs what it asks for, says on standard error what went wrong, and answers the
+/// exit code.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
     let failure = match parse(argv) {
         Ok(cli) => match run(cli) {
@@ -88,7 +91,8 @@ impl From<clap::Error> for Refused {
     }
 }
 
-/// Parses `argv` once for `--config`, and again with the file's settings before the flags, which so win.
+/// Parses `argv` once for `--config`, and again with the file's settings before the flags, which so
+/// win.
 fn parse(mut argv: Vec<OsString>) -> Result<Cli, Refused> {
     let mut command = Cli::command().args_override_self(true);
     command.build();
@@ -238,5 +242,27 @@ mod tests {
         let error = with_file("other", "target = '10.0.0.1:80'", &["server"]).unwrap_err();
         assert!(error.contains("shakedown server --help"), "{error}");
         assert!(with_file("self", "config = 'x'", &["server"]).is_err());
+    }
+
+    #[test]
+    fn the_example_files_parse_and_make_plans() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let command = text.lines().find_map(|line| line.strip_prefix("#   shakedown "));
+            let command = command.unwrap().split(' ').next().unwrap();
+            let name = path.file_stem().unwrap().to_string_lossy();
+            let planned = match with_file(&format!("example-{name}"), &text, &[command]).unwrap() {
+                Cli::Server(server) => server.plan().map(drop),
+                Cli::Client(client) => client.plan().map(drop),
+                Cli::Bench(bench) => bench.plan().map(drop),
+                Cli::Doctor(_) => unreachable!("doctor takes no file"),
+            };
+            assert_eq!(planned, Ok(()), "{name}");
+            seen += 1;
+        }
+        assert!(seen >= 6);
     }
 }

@@ -8,7 +8,8 @@ use clap::Args;
 
 /// Serve TCP on an interface
 ///
-/// Ends at its --duration, or at SIGINT or SIGTERM, which without --duration is its normal end (exit code 0).
+/// Ends at its --duration, or at SIGINT or SIGTERM, which without --duration is its normal end
+/// (exit code 0).
 #[derive(Args, Debug)]
 pub struct Server {
     #[command(flatten)]
@@ -28,10 +29,15 @@ pub struct Server {
 }
 
 impl Server {
+    /// Runs it to its end.
     pub fn run(self) -> Result<(), Failure> {
+        launch::server(&self.plan()?)
+    }
+
+    /// What it asks for, whole.
+    pub fn plan(self) -> Result<ServerPlan, Failure> {
         let Server { file, network, serve, run, tcp, impair, output } = self;
-        let plan = ServerPlan::new(network, run, serve, tcp, impair, output)
-            .map_err(|message| file.failure(message))?;
-        launch::server(&plan)
+        ServerPlan::new(network, run, serve, tcp, impair, output)
+            .map_err(|message| file.failure(message))
     }
 }

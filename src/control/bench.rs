@@ -1,4 +1,5 @@
-//! The two ends of a bench, whatever joins them: how each is made, and how they take turns on one core.
+//! The two ends of a bench, whatever joins them: how each is made, and how they take turns on one
+//! core.
 
 use super::assemble::{self, Share, config};
 use super::clock::Clock;
@@ -75,7 +76,8 @@ impl Bench {
         orders: &Arc<Orders>,
     ) -> Result<Runner<D, Server>, String> {
         let BenchPlan { stack, service, .. } = &*self.plan;
-        // What the server sends is impaired too, by dice of its own. The recording at the client shows both directions.
+        // What the server sends is impaired too, by dice of its own. The recording at the client
+        // shows both directions.
         let seed = assemble::seed(stack, share).wrapping_add(1);
         let wrappers = Wrappers { impair: stack.impair.as_ref(), pcap: None, seed };
         let address = self.plan.server_address();
@@ -104,8 +106,8 @@ impl Bench {
     }
 }
 
-/// Turns both ends until both are over; the server is told to stop when the client is over, and the client goes on
-/// answering until the server is. One clock read for a turn of each.
+/// Turns both ends until both are over; the server is told to stop when the client is over, and the
+/// client goes on answering until the server is. One clock read for a turn of each.
 pub(super) fn alternate<C: Device, S: Device>(
     mut client: Runner<C, Client>,
     mut server: Runner<S, Server>,

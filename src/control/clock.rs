@@ -1,5 +1,5 @@
-//! The machine's clocks, as the rest of the program sees them: nanoseconds since the run began, and the date it began on.
-//! The only place that reads them.
+//! The machine's clocks, as the rest of the program sees them: nanoseconds since the run began, and
+//! the date it began on. The only place that reads them.
 
 use crate::time::Instant;
 use std::time::SystemTime;

@@ -1,8 +1,10 @@
-//! A TOML file is a command line written down: every key is a flag's long name, every value what follows the flag.
+//! A TOML file is a command line written down: every key is a flag's long name, every value what
+//! follows the flag.
 //!
-//! [`read`] turns a file into [`Setting`]s, each with its line and column, and knows no flag: which names exist and what
-//! they take is said once, in `settings`. `[tcp]` and `[impair]` hold the flags `--tcp-*` and `--impair-*`; `_` and `-`
-//! are the same; an array repeats its flag; `[[listen]]` tables write out what `--listen` packs into a word.
+//! [`read`] turns a file into [`Setting`]s, each with its line and column, and knows no flag: which
+//! names exist and what they take is said once, in `settings`. `[tcp]` and `[impair]` hold the
+//! flags `--tcp-*` and `--impair-*`; `_` and `-` are the same; an array repeats its flag;
+//! `[[listen]]` tables write out what `--listen` packs into a word.
 
 use std::path::Path;
 use toml::Spanned;

@@ -1,4 +1,5 @@
-//! The threads of a run: each on its core, all watched from here, a line a second, a signal passed on.
+//! The threads of a run: each on its core, all watched from here, a line a second, a signal passed
+//! on.
 
 use super::clock::Clock;
 use super::live::Live;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long the watching thread sleeps between two looks: short enough that a signal is answered at once to a person.
+/// How long the watching thread sleeps between two looks: short enough that a signal is answered at
+/// once to a person.
 const TICK: Duration = Duration::from_millis(10);
 
 /// What one thread does from start to end. It builds what can't move between threads itself.
@@ -103,7 +105,8 @@ impl Drop for Alarm {
 }
 
 impl Watch<'_> {
-    /// Waits for the threads, prints, and passes a signal on. True if one came before they were finished.
+    /// Waits for the threads, prints, and passes a signal on. True if one came before they were
+    /// finished.
     fn until_finished<T>(&self, threads: &[JoinHandle<T>]) -> bool {
         const SECOND: Span = Span::from_secs(1);
         let (mut live, mut signalled) = (Live::default(), false);

@@ -1,4 +1,5 @@
-//! What this machine can do, and how to mend what it can't. Everything is asked, nothing is changed.
+//! What this machine can do, and how to mend what it can't. Everything is asked, nothing is
+//! changed.
 
 use super::{Failure, pin};
 use crate::sys::net::{self, Interface};

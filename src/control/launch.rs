@@ -47,7 +47,8 @@ impl Run {
         }
     }
 
-    /// Runs the members, showing `board` unless the output is to be quiet, and merges what they found.
+    /// Runs the members, showing `board` unless the output is to be quiet, and merges what they
+    /// found.
     pub fn crew(
         &self,
         members: Vec<Member>,
@@ -98,8 +99,8 @@ impl Sides {
 /// `shakedown server`.
 ///
 /// # Errors
-/// What the interface or this machine can't do; a signal before the end of its `--duration`. Without one, a signal is
-/// its end.
+/// What the interface or this machine can't do; a signal before the end of its `--duration`.
+/// Without one, a signal is its end.
 pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
     let nic = Nic::open(&plan.site, &plan.stack, &Part::Server(&plan.services))?;
     let run = Run::start()?;
@@ -126,8 +127,8 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
 /// `shakedown client`.
 ///
 /// # Errors
-/// What the interface or this machine can't do; nobody answered; a signal before the end of its `--duration` or
-/// `--count`. Without either, a signal is its end.
+/// What the interface or this machine can't do; nobody answered; a signal before the end of its
+/// `--duration` or `--count`. Without either, a signal is its end.
 pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let (drive, stack) = (&plan.drive, &plan.stack);
     let nic = Nic::open(&plan.site, stack, &Part::Client(drive))?;

@@ -1,5 +1,6 @@
-//! From what the user asked for to workers that run, and back to what they found: the only part that prints, reads a
-//! clock, starts threads or knows of signals. No packet and no control block is seen here.
+//! From what the user asked for to workers that run, and back to what they found: the only part
+//! that prints, reads a clock, starts threads or knows of signals. No packet and no control block
+//! is seen here.
 
 mod assemble;
 mod bench;

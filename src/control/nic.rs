@@ -60,7 +60,8 @@ enum Door {
     Packet(Steering),
 }
 
-/// On whose side of a connection a worker stands, where that matters for what is taken from the kernel.
+/// On whose side of a connection a worker stands, where that matters for what is taken from the
+/// kernel.
 pub(super) enum Part<'a> {
     Server(&'a [Service]),
     Client(&'a Drive),
@@ -214,8 +215,9 @@ fn door(site: &Site, steering: Steering) -> io::Result<Door> {
     Ok(Door::Xdp(program, options))
 }
 
-/// Deals queues out to cores. Without a choice of cores there is one worker, for all queues: a server on the first
-/// core and a client on the last, so that the two on one machine do not share one.
+/// Deals queues out to cores. Without a choice of cores there is one worker, for all queues: a
+/// server on the first core and a client on the last, so that the two on one machine do not share
+/// one.
 fn deal(
     queues: &[u32],
     cpus: Option<&[u32]>,

@@ -8,7 +8,8 @@ pub fn cores() -> Vec<u32> {
     ids.into_iter().map(|core| core.id as u32).collect()
 }
 
-/// Binds the calling thread to `core`, and asks the kernel whether it is so: the call alone can fail in silence.
+/// Binds the calling thread to `core`, and asks the kernel whether it is so: the call alone can
+/// fail in silence.
 ///
 /// # Errors
 /// What to tell the user; the thread then runs where the kernel puts it.

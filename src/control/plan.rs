@@ -1,4 +1,5 @@
-//! What was asked for, whole and consistent: settings become a plan once, and nothing after asks whether it makes sense.
+//! What was asked for, whole and consistent: settings become a plan once, and nothing after asks
+//! whether it makes sense.
 //!
 //! Errors are one sentence each, naming the flag to add or to change.
 
@@ -14,14 +15,16 @@ use crate::time::Span;
 use crate::wire::segment::Verify;
 use std::net::Ipv4Addr;
 
-/// Connections at a time and core unless said otherwise: a quarter of a million, some tens of megabytes.
+/// Connections at a time and core unless said otherwise: a quarter of a million, some tens of
+/// megabytes.
 const CONNECTIONS_MAX_DEFAULT: u32 = 256_000;
 
 /// Body of an HTTP response in bytes unless said otherwise: with its head, still one segment.
 const RESPONSE_SIZE_DEFAULT: u64 = 100;
 
-/// TIME-WAIT of a bench is twice this. Its two ends share one memory or one veth, where no segment lives longer, and at
-/// a million connections a second 60 s of TIME-WAIT would be 60 million entries.
+/// TIME-WAIT of a bench is twice this. Its two ends share one memory or one veth, where no segment
+/// lives longer, and at a million connections a second 60 s of TIME-WAIT would be 60 million
+/// entries.
 const BENCH_MSL: Span = Span::from_millis(5);
 
 /// The interface to run on, and how.

@@ -1,7 +1,8 @@
-//! What a run found, merged over its workers: the one source of the summary for people and of the JSON for programs.
+//! What a run found, merged over its workers: the one source of the summary for people and of the
+//! JSON for programs.
 //!
-//! JSON names carry their unit; `_total` is since start; durations are in seconds. `SCHEMA_VERSION` grows when a name
-//! goes or changes its meaning, not when one is added.
+//! JSON names carry their unit; `_total` is since start; durations are in seconds. `SCHEMA_VERSION`
+//! grows when a name goes or changes its meaning, not when one is added.
 
 use super::live;
 use super::runner::Finding;

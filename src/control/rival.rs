@@ -1,5 +1,6 @@
-//! The kernel's TCP doing what the bench did, on the same veth: a client and a server on epoll for each core, both pinned
-//! to it. The best placement that was found; the client's connections are the kernel's, its port choice too.
+//! The kernel's TCP doing what the bench did, on the same veth: a client and a server on epoll for
+//! each core, both pinned to it. The best placement that was found; the client's connections are
+//! the kernel's, its port choice too.
 
 use super::clock::Clock;
 use super::pin;
@@ -16,7 +17,8 @@ use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-/// Sockets a thread holds at a time: the measured best is at 64 to 256, and file descriptors are limited.
+/// Sockets a thread holds at a time: the measured best is at 64 to 256, and file descriptors are
+/// limited.
 const SOCKETS_MAX: u32 = 256;
 
 /// The longest that one thread may wait in epoll before it looks whether to stop.
@@ -55,7 +57,8 @@ struct Exchange {
     response: usize,
 }
 
-/// Runs clients in the pair's first namespace against servers in its second, a pair of threads on each of `cores`.
+/// Runs clients in the pair's first namespace against servers in its second, a pair of threads on
+/// each of `cores`.
 ///
 /// # Errors
 /// The kernel's.
@@ -128,14 +131,15 @@ pub(super) fn measure(
     })
 }
 
-/// Gives the kernel of the calling thread's namespace every port, and, as our own end has, hardly any TIME-WAIT: with
-/// 60 s of it, one pair of addresses would be out of ports after a second.
+/// Gives the kernel of the calling thread's namespace every port, and, as our own end has, hardly
+/// any TIME-WAIT: with 60 s of it, one pair of addresses would be out of ports after a second.
 fn loosen() -> io::Result<()> {
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
     std::fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "1000")
 }
 
-/// One client: `sockets` connections at a time, each replaced when it has done its work. Answers how many have.
+/// One client: `sockets` connections at a time, each replaced when it has done its work. Answers
+/// how many have.
 fn drive(
     remote: SocketAddrV4,
     sockets: u32,
@@ -201,7 +205,8 @@ impl Client {
     }
 }
 
-/// One server: reads, answers when a request is whole, and closes after the client has. Answers how many were accepted.
+/// One server: reads, answers when a request is whole, and closes after the client has. Answers how
+/// many were accepted.
 fn serve(listener: &TcpListener, exchange: Option<Exchange>, stop: &AtomicBool) -> io::Result<u64> {
     let epoll = Epoll::new()?;
     epoll.add(listener, Interest::Readable, LISTENER)?;

@@ -1,9 +1,11 @@
-//! A worker under orders: it turns until it is told to stop or is done, lets its connections end, and says what it found.
+//! A worker under orders: it turns until it is told to stop or is done, lets its connections end,
+//! and says what it found.
 //!
 //! ```text
-//!   Running -- ordered, done, or its time is over --> Draining -- nothing left, or too long --> Over
+//!   Running -- ordered, done, or out of time --> Draining -- nothing left, or too long --> Over
 //! ```
-//! Orders are looked at and counters published once a millisecond; between two looks there is nothing but turns.
+//! Orders are looked at and counters published once a millisecond; between two looks there is
+//! nothing but turns.
 
 use super::wrapped::Wrapped;
 use crate::app::App;
@@ -15,8 +17,8 @@ use crate::worker::Worker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Often enough that a stop is prompt and the line a second is fresh; rare enough to cost nothing: publishing is some
-/// sixty stores.
+/// Often enough that a stop is prompt and the line a second is fresh; rare enough to cost nothing:
+/// publishing is some sixty stores.
 const LOOK_EVERY: Span = Span::from_millis(1);
 
 /// What the control thread tells runners. One may be shared by many.
@@ -95,7 +97,8 @@ pub struct Finding {
 }
 
 impl<D: Device, A: App> Runner<D, A> {
-    /// `done` says when the application has nothing more to do of itself. Counters are published in `row` of `board`.
+    /// `done` says when the application has nothing more to do of itself. Counters are published in
+    /// `row` of `board`.
     pub fn new(
         worker: Worker<Wrapped<D>, A>,
         done: fn(&A) -> bool,
@@ -174,7 +177,8 @@ impl<D: Device, A: App> Runner<D, A> {
         self.board.publish(self.row, &engine.counters, &gauges);
     }
 
-    /// What it found, and the application with what that found. The engine's laws are checked once more.
+    /// What it found, and the application with what that found. The engine's laws are checked once
+    /// more.
     pub fn finish(mut self, now: Instant) -> (Finding, A) {
         let pcap_error = self.worker.dev.finish().err().map(|error| error.to_string());
         self.publish();

@@ -1,7 +1,7 @@
 //! Every setting there is, said once: a field here is a flag, its help, and a key of the TOML file.
 //!
-//! Nothing is required and nothing has a default here, because a file may still say it; `plan` decides what is missing
-//! and what stands in for what was left out.
+//! Nothing is required and nothing has a default here, because a file may still say it; `plan`
+//! decides what is missing and what stands in for what was left out.
 
 use super::value::{self, AppName, Indices, Listen, Ports};
 use crate::engine::Subnet;
@@ -19,7 +19,8 @@ pub struct Network {
     /// Interface to run on; it stays the kernel's, only our traffic is taken
     #[arg(short, long, value_name = "IFACE")]
     pub interface: Option<String>,
-    /// Our addresses with their prefix: 10.0.0.2/24, 10.0.0.10-10.0.3.250/16, 10.0.1.0/24 (every host)
+    /// Our addresses with their prefix: 10.0.0.2/24, 10.0.0.10-10.0.3.250/16, 10.0.1.0/24 (every
+    /// host)
     #[arg(long, value_name = "ADDR/LEN", value_delimiter = ',', value_parser = value::subnet)]
     pub addr: Vec<Subnet>,
     /// Router for addresses outside our subnets
@@ -40,8 +41,8 @@ pub struct Network {
     /// Run the interface's interrupt work on our own core by busy polling
     #[arg(long)]
     pub busy_poll: bool,
-    /// Accept segments whatever their TCP checksum: a kernel on the other end of a veth leaves it to hardware that is
-    /// not there (or run `ethtool -K PEER tx off` on that end)
+    /// Accept segments whatever their TCP checksum: a kernel on the other end of a veth leaves it
+    /// to hardware that is not there (or run `ethtool -K PEER tx off` on that end)
     #[arg(long)]
     pub no_verify_tcp_checksum: bool,
 }
@@ -172,7 +173,8 @@ pub struct Output {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Server ([[listen]] in the file)")]
 pub struct Serve {
-    /// Port, or range of ports, with what serves it: 80, 80=http, 8000-8009=echo, 7003=echo:keepalive=2s/1s/3
+    /// Port, or range of ports, with what serves it: 80, 80=http, 8000-8009=echo,
+    /// 7003=echo:keepalive=2s/1s/3
     #[arg(long, value_name = "PORTS[=APP]", value_delimiter = ',')]
     pub listen: Vec<Listen>,
     /// What serves the ports that do not say [default: http]
@@ -211,7 +213,8 @@ pub struct Load {
     /// What each connection does [default: handshake]
     #[arg(long)]
     pub workload: Option<WorkloadName>,
-    /// New connections a second, on schedule whatever the answers [default: as fast as connections end]
+    /// New connections a second, on schedule whatever the answers [default: as fast as connections
+    /// end]
     #[arg(short, long, value_name = "N", value_parser = value::positive_rate)]
     pub rate: Option<f64>,
     /// Connections open at a time [default: 100; with a rate: --max-connections]
@@ -232,7 +235,8 @@ pub struct Load {
     /// Bytes of a request, for rr [default: 100]
     #[arg(long, value_name = "BYTES", value_parser = value::number)]
     pub request_size: Option<u64>,
-    /// Bytes of a response: http and rr check it, bench serves it [default: rr the request's, http any; bench 100]
+    /// Bytes of a response: http and rr check it, bench serves it [default: rr the request's, http
+    /// any; bench 100]
     #[arg(long, value_name = "BYTES", value_parser = value::number)]
     pub response_size: Option<u64>,
 }
@@ -263,10 +267,12 @@ pub enum CloseName {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Bench")]
 pub struct Rig {
-    /// Between the two ends: memory needs no root, veth makes its own pair of namespaces [default: memory]
+    /// Between the two ends: memory needs no root, veth makes its own pair of namespaces [default:
+    /// memory]
     #[arg(long)]
     pub link: Option<LinkName>,
-    /// Threads: memory 1 (both ends on one core) or 2 (a core each); veth one queue each [default: 1; veth: every core]
+    /// Threads: memory 1 (both ends on one core) or 2 (a core each); veth one queue each [default:
+    /// 1; veth: every core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: Option<u32>,
     /// On a veth, measure something else on the same veth in the same run, and print the ratio

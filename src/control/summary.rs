@@ -1,5 +1,6 @@
-//! The summary for people, in the order in which they ask: did it work; how much of what was asked; how fast; what became
-//! of the connections; where packets were lost; do both ends agree; on what machine.
+//! The summary for people, in the order in which they ask: did it work; how much of what was asked;
+//! how fast; what became of the connections; where packets were lost; do both ends agree; on what
+//! machine.
 
 use super::live::short;
 use super::report::{Experience, Side};

@@ -1,7 +1,8 @@
-//! The words of the command line and of the TOML file, turned into values: each is parsed once and right from then on.
+//! The words of the command line and of the TOML file, turned into values: each is parsed once and
+//! right from then on.
 //!
-//! Every error is one sentence that says what was wrong and what would be right; who asked for it adds the flag, or the
-//! file's line and column.
+//! Every error is one sentence that says what was wrong and what would be right; who asked for it
+//! adds the flag, or the file's line and column.
 
 use crate::engine::Subnet;
 use crate::flow::tuples::{Range, Target};
@@ -38,7 +39,8 @@ pub enum AppName {
     Halfclose,
 }
 
-/// One `--listen`: `80`, `80=http`, `8000-8009=echo`, `7003=echo:keepalive=2s/1s/3`, `80=http:response-size=1k`.
+/// One `--listen`: `80`, `80=http`, `8000-8009=echo`, `7003=echo:keepalive=2s/1s/3`,
+/// `80=http:response-size=1k`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub ports: Ports,
@@ -220,7 +222,8 @@ pub fn span(text: &str) -> Result<Span, String> {
     }
 }
 
-/// Keepalive as `IDLE/INTERVAL/PROBES`, such as `2h/75s/9`; what is left out at the end keeps its default.
+/// Keepalive as `IDLE/INTERVAL/PROBES`, such as `2h/75s/9`; what is left out at the end keeps its
+/// default.
 pub fn keepalive(text: &str) -> Result<Keepalive, String> {
     let mut keepalive = Keepalive::default();
     let mut parts = text.split('/');
@@ -244,8 +247,8 @@ pub fn keepalive(text: &str) -> Result<Keepalive, String> {
     Ok(keepalive)
 }
 
-/// Addresses with the length of their subnet's prefix: `10.0.0.2/24`, `10.0.0.10-10.0.3.250/16`, or every host of a
-/// block, `10.0.1.0/24`.
+/// Addresses with the length of their subnet's prefix: `10.0.0.2/24`, `10.0.0.10-10.0.3.250/16`, or
+/// every host of a block, `10.0.1.0/24`.
 pub fn subnet(text: &str) -> Result<Subnet, String> {
     if text.contains(':') {
         return Err(ipv6(text));

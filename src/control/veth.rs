@@ -5,8 +5,9 @@
 //!   sda  queue 0  <- core 0 owns both ends ->  sdb  queue 0
 //!        queue 1  <- core 1 owns both ends ->       queue 1
 //! ```
-//! What is sent on queue i arrives on the peer's queue i, so a connection never leaves its core. The namespaces lose
-//! their names as soon as they are held open: when the process ends, in whatever way, nothing is left of them.
+//! What is sent on queue i arrives on the peer's queue i, so a connection never leaves its core.
+//! The namespaces lose their names as soon as they are held open: when the process ends, in
+//! whatever way, nothing is left of them.
 
 use super::Failure;
 use super::assemble::Share;
@@ -26,14 +27,15 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::Arc;
 
-/// The kernel's own addresses on the pair: the helper busy poll and the kernel's sockets need them. From the block that
-/// RFC 2544 keeps for benches, as ours are.
+/// The kernel's own addresses on the pair: the helper busy poll and the kernel's sockets need them.
+/// From the block that RFC 2544 keeps for benches, as ours are.
 pub(super) const KERNEL_ADDRESSES: [Ipv4Addr; 2] =
     [Ipv4Addr::new(198, 19, 0, 1), Ipv4Addr::new(198, 19, 0, 2)];
 
 const INTERFACES: [&str; 2] = ["sda", "sdb"];
 
-/// Two namespaces and the veth pair between them. Gone when this and all sockets in them are dropped.
+/// Two namespaces and the veth pair between them. Gone when this and all sockets in them are
+/// dropped.
 pub(super) struct Pair {
     namespaces: [Namespace; 2],
 }
@@ -74,14 +76,16 @@ impl Pair {
             run("ip", &format!("-n {name} addr add {address}/24 dev {interface}"))?;
             run("ip", &format!("-n {name} link set lo up"))?;
             run("ip", &format!("-n {name} link set {interface} up"))?;
-            // The pair's inner ring holds 256 frames and drops in silence; a queue in front of it waits instead.
+            // The pair's inner ring holds 256 frames and drops in silence; a queue in front of it
+            // waits instead.
             run("tc", &format!("-n {name} qdisc replace dev {interface} root pfifo"))?;
         }
         let open = |name: &String| Namespace::open(name).map_err(environment);
         Ok(Pair { namespaces: [open(a)?, open(b)?] })
     }
 
-    /// Runs `work` in a thread of its own inside one end's namespace: 0 for the client's, 1 for the server's.
+    /// Runs `work` in a thread of its own inside one end's namespace: 0 for the client's, 1 for the
+    /// server's.
     ///
     /// # Errors
     /// Not permitted, or what `work` answers.

@@ -1,7 +1,8 @@
 //! A device, and in front of it what was asked for: impairment, a recording, both, or neither.
 //!
-//! An enum where the rest is generic: the choice is made once a turn, not once a frame, and the alternative is four
-//! copies of the program for each device. The recording is outermost, so it shows what the stack itself sent and got.
+//! An enum where the rest is generic: the choice is made once a turn, not once a frame, and the
+//! alternative is four copies of the program for each device. The recording is outermost, so it
+//! shows what the stack itself sent and got.
 
 use super::clock::Clock;
 use super::settings;
