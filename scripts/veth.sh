@@ -7,6 +7,7 @@
 # Start the server on sd0, and point curl or wrk at it from inside the namespace; or the other way round.
 # `up` prints the commands to type. Run as root.
 set -euo pipefail
+. "$(dirname "$0")/install.sh"
 
 peer=sd-peer
 queues=$(nproc)
@@ -21,21 +22,6 @@ need_root() {
         echo "$0: needs root, for network namespaces and XDP: sudo $0 $1" >&2
         exit 3
     fi
-}
-
-# Debian's names of the packages that bring the commands.
-need() {
-    local missing=()
-    command -v ip >/dev/null && command -v tc >/dev/null || missing+=(iproute2)
-    command -v ethtool >/dev/null || missing+=(ethtool)
-    [ ${#missing[@]} -eq 0 ] && return
-    if ! command -v apt-get >/dev/null; then
-        echo "$0: install ${missing[*]} first (no apt-get here)" >&2
-        exit 3
-    fi
-    echo "$0: installing ${missing[*]}"
-    apt-get install -y -q "${missing[@]}" >/dev/null ||
-        { apt-get update -q >/dev/null && apt-get install -y -q "${missing[@]}" >/dev/null; }
 }
 
 up() {
@@ -86,7 +72,7 @@ down() {
 
 [ $# -eq 1 ] || usage
 case $1 in
-    up) need_root up; need; up ;;
+    up) need_root up; install_missing "tc iproute2" "ethtool ethtool"; up ;;
     down) need_root down; down ;;
     *) usage ;;
 esac
