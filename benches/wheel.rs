@@ -1,7 +1,8 @@
 //! The timing wheel next to a binary heap and a sorted map, at 1,000 and 1,000,000 filed timers.
 //!
-//! One operation is what a connection costs its timers: a random one moves to a new deadline up to 60 s ahead (an RTO, a
-//! TIME-WAIT), the clock goes on by 60 s / timers, and what came due is filed again.
+//! One operation is what a connection costs its timers: a random one moves to a new deadline up to
+//! 60 s ahead (an RTO, a TIME-WAIT), the clock goes on by 60 s / timers, and what came due is filed
+//! again.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shakedown::rng::Rng;

@@ -1,16 +1,18 @@
 //! Frames in our hands: the [`Pool`] they rest in and the [`Burst`] they travel in.
 //!
-//! A [`Frame`] is move-only, so it is in exactly one place: a pool, a burst, or lent to a device. The pool is LIFO: the
-//! frame freed last, still warm in the cache, is the next one written.
+//! A [`Frame`] is move-only, so it is in exactly one place: a pool, a burst, or lent to a device.
+//! The pool is LIFO: the frame freed last, still warm in the cache, is the next one written.
 
 pub use crate::sys::umem::{Frame, HEADROOM_BYTES, Umem};
 use std::io;
 use std::sync::Arc;
 
-/// Frames handled together in one turn. 64 amortises the ring's cursor updates and keeps a burst's headers in L1.
+/// Frames handled together in one turn. 64 amortises the ring's cursor updates and keeps a burst's
+/// headers in L1.
 pub const BURST_FRAMES_MAX: usize = 64;
 
-/// Size of a chunk in bytes: an Ethernet frame of MTU 1500 with the kernel's 256 bytes of XDP headroom.
+/// Size of a chunk in bytes: an Ethernet frame of MTU 1500 with the kernel's 256 bytes of XDP
+/// headroom.
 pub const CHUNK_BYTES: u32 = 2048;
 
 /// Where free frames rest. Fixed in size from the start.
@@ -35,7 +37,8 @@ impl Pool {
         Ok(Pool { umem, free })
     }
 
-    /// Two pools of `frames` frames each over one memory, so that frames may move from one to the other.
+    /// Two pools of `frames` frames each over one memory, so that frames may move from one to the
+    /// other.
     ///
     /// # Errors
     /// Not enough memory.
@@ -46,7 +49,8 @@ impl Pool {
         Ok((Pool { umem: umem.clone(), free }, Pool { umem, free: other }))
     }
 
-    /// The warmest free frame, or `None` when all are in use; the caller counts what it could not do.
+    /// The warmest free frame, or `None` when all are in use; the caller counts what it could not
+    /// do.
     pub fn take(&mut self) -> Option<Frame> {
         self.free.pop()
     }

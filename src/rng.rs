@@ -21,7 +21,8 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, uniform but for a bias under 2^-32 at the bounds used here. Zero when `bound` is zero.
+    /// A number below `bound`, uniform but for a bias under 2^-32 at the bounds used here. Zero
+    /// when `bound` is zero.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
@@ -32,7 +33,8 @@ impl Rng {
     }
 }
 
-/// The secret of one run: whoever does not know it can neither guess an ISN nor choose our hash buckets.
+/// The secret of one run: whoever does not know it can neither guess an ISN nor choose our hash
+/// buckets.
 #[derive(Clone, Copy, Debug)]
 pub struct Secret {
     k0: u64,
@@ -46,7 +48,8 @@ impl Secret {
         Secret { k0: rng.next(), k1: rng.next() }
     }
 
-    /// SipHash-2-4 of `words` under this secret: the pseudo-random function that RFC 6528 s3 asks for.
+    /// SipHash-2-4 of `words` under this secret: the pseudo-random function that RFC 6528 s3 asks
+    /// for.
     pub fn prf(&self, words: &[u64]) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.k0, self.k1);
         for &word in words {
@@ -55,8 +58,9 @@ impl Secret {
         hasher.finish()
     }
 
-    /// A keyed hash of two words, for hash-table buckets: two rounds of folded multiplication. Cheaper than
-    /// [`Secret::prf`] and not a PRF: good enough that a peer who never sees hash values can't aim at one bucket.
+    /// A keyed hash of two words, for hash-table buckets: two rounds of folded multiplication.
+    /// Cheaper than [`Secret::prf`] and not a PRF: good enough that a peer who never sees hash
+    /// values can't aim at one bucket.
     pub fn bucket(&self, a: u64, b: u64) -> u64 {
         let first = fold(a ^ self.k0, b ^ self.k1);
         fold(first ^ 0xa076_1d64_78bd_642f, self.k0 ^ self.k1.rotate_left(32))

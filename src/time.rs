@@ -1,6 +1,8 @@
-//! Time as a value: an [`Instant`] on a monotonic clock and a [`Span`] between two of them, both in nanoseconds.
+//! Time as a value: an [`Instant`] on a monotonic clock and a [`Span`] between two of them, both in
+//! nanoseconds.
 //!
-//! Nothing below `worker` reads a clock; the time is an argument, so the simulation may bring its own.
+//! Nothing below `worker` reads a clock; the time is an argument, so the simulation may bring its
+//! own.
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};

@@ -1,8 +1,8 @@
-//! After its start, the stack allocates and frees nothing: a million turns of client and server, opening, using and closing
-//! connections all the time, under an allocator that tells.
+//! After its start, the stack allocates and frees nothing: a million turns of client and server,
+//! opening, using and closing connections all the time, under an allocator that tells.
 //!
-//! The allocator is armed for this thread only, after a warm-up. It counts rather than panics, because an allocator may
-//! not unwind, and prints where the first allocation came from.
+//! The allocator is armed for this thread only, after a warm-up. It counts rather than panics,
+//! because an allocator may not unwind, and prints where the first allocation came from.
 
 use shakedown::app::client::{Client, Close, Load, Workload};
 use shakedown::app::server::{Server, Service};
@@ -62,8 +62,8 @@ unsafe impl GlobalAlloc for Telltale {
 const WARM_UP_TURNS: u64 = 20_000;
 const DRAIN_TURNS: u64 = 20_000;
 
-/// Runs client and server for `turns` turns of `turn` each after the warm-up; answers the connections that were established in
-/// them, and how often the allocator told of something.
+/// Runs client and server for `turns` turns of `turn` each after the warm-up; answers the
+/// connections that were established in them, and how often the allocator told of something.
 fn run<D: Device>(
     (turns, turn): (u64, Span),
     workload: Workload,
@@ -101,7 +101,8 @@ fn run<D: Device>(
     TOLD.set(0);
     ARMED.set(true);
     run(&mut a, &mut b, turns, turn);
-    // Stopping and draining is a part of the loop, too. The clock goes faster: retransmissions may be due.
+    // Stopping and draining is a part of the loop, too. The clock goes faster: retransmissions may
+    // be due.
     a.engine.stop();
     run(&mut a, &mut b, DRAIN_TURNS, Span::from_millis(2));
     ARMED.set(false);

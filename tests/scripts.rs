@@ -15,8 +15,8 @@ fn scripts() -> Vec<PathBuf> {
     paths
 }
 
-/// The lines of RFC 9293's figure 5, LISTEN being CLOSED here; then the ways out by reset, abort and
-/// timeout; then the way round TIME-WAIT (s3.6.1).
+/// The lines of RFC 9293's figure 5, LISTEN being CLOSED here; then the ways out by reset, abort
+/// and timeout; then the way round TIME-WAIT (s3.6.1).
 const TRANSITIONS: [(State, State); 27] = [
     (Closed, SynSent),
     (Closed, SynReceived),

@@ -1,5 +1,5 @@
-//! Client and server in one process on a virtual clock, over good and bad links, with the five laws checked after every
-//! turn: every workload against every service, hundreds of seeds.
+//! Client and server in one process on a virtual clock, over good and bad links, with the five laws
+//! checked after every turn: every workload against every service, hundreds of seeds.
 //!
 //! `SHAKEDOWN_SEEDS=1000 cargo test --test sim` tries more of them; a failure prints its seed, and
 //! `SHAKEDOWN_SEED=7 cargo test --test sim` runs just that one again.
@@ -15,7 +15,8 @@ use shakedown::tcp::{End, Keepalive};
 use shakedown::time::{Instant, Span};
 use std::path::{Path, PathBuf};
 
-/// Seeds a test tries when the environment does not say: so many that the file takes under a minute.
+/// Seeds a test tries when the environment does not say: so many that the file takes under a
+/// minute.
 const SEEDS: u64 = 16;
 /// By then, on the virtual clock, everything is over: several times what the worst back-off takes.
 const END: Instant = Instant::from_nanos(2 * 3600 * 1_000_000_000);
@@ -55,7 +56,8 @@ const fn pairing(
     close: Close,
     service: Service,
 ) -> Pairing {
-    // A generator that is closed still sends the megabyte it has promised: one such connection is many segments.
+    // A generator that is closed still sends the megabyte it has promised: one such connection is
+    // many segments.
     let connections = if matches!(service, Service::Chargen) { 1 } else { 12 };
     Pairing { name, workload, close, service, connections }
 }
@@ -104,7 +106,8 @@ fn for_all_seeds<R>(name: &str, scenario: impl Fn(u64, Option<PathBuf>) -> R) ->
     seeds().into_iter().map(|seed| sim::examine(name, seed, directory, &scenario)).collect()
 }
 
-/// Every pairing over this link: all connections are opened, verified to the last byte, and closed on both sides.
+/// Every pairing over this link: all connections are opened, verified to the last byte, and closed
+/// on both sides.
 fn every_pairing_over(link_name: &str, link: Options) {
     for pairing in &PAIRINGS {
         for_all_seeds(&format!("{} over {link_name}", pairing.name), |seed, captures| {
@@ -123,7 +126,8 @@ fn run_pairing(
 ) -> Sim<Client, Server> {
     let &Pairing { name: _, workload, close, service, connections } = pairing;
     let mut setup = Setup { captures, ..patient(seed, link) };
-    // A RST that is lost leaves the server with a connection whose peer is gone: what keepalive is for.
+    // A RST that is lost leaves the server with a connection whose peer is gone: what keepalive is
+    // for.
     setup.b.listeners[0].keepalive = (close == Close::Rst).then_some(KEEPALIVE);
     let mut sim = client_and_server(setup, workload(), load(connections, close), service);
     run_to_the_end(&mut sim);
@@ -308,8 +312,8 @@ impl App for Crossing {
     fn payload(&self, _state: &(), _offset: u64, _out: &mut [u8]) {}
 }
 
-/// Both sides connect to each other with the same ports, so that their SYNs cross (RFC 9293 s3.5, figure 7), and both
-/// close as soon as they are established (s3.6, figure 13).
+/// Both sides connect to each other with the same ports, so that their SYNs cross (RFC 9293 s3.5,
+/// figure 7), and both close as soon as they are established (s3.6, figure 13).
 #[test]
 fn both_sides_may_open_and_close_at_the_same_time() {
     for (name, link) in [
@@ -347,8 +351,8 @@ fn both_sides_may_open_and_close_at_the_same_time() {
     }
 }
 
-/// Four ports for twenty connections: each four-tuple is used again as soon as the rules allow, whichever side waits in
-/// TIME-WAIT; the referee watches that it is not before.
+/// Four ports for twenty connections: each four-tuple is used again as soon as the rules allow,
+/// whichever side waits in TIME-WAIT; the referee watches that it is not before.
 #[test]
 fn four_tuples_come_round_again() {
     for (name, service) in [
@@ -375,7 +379,8 @@ fn four_tuples_come_round_again() {
     }
 }
 
-/// A server with room for four connections, and a client that wants eight at a time: who finds no room tries again.
+/// A server with room for four connections, and a client that wants eight at a time: who finds no
+/// room tries again.
 #[test]
 fn a_full_table_turns_connections_away_and_recovers() {
     for_all_seeds("full table", |seed, captures| {
@@ -426,7 +431,8 @@ fn stopping_closes_what_is_held_open() {
     });
 }
 
-/// The cable is pulled at a random moment: each side gives every connection up by a timer of its own, and tells why.
+/// The cable is pulled at a random moment: each side gives every connection up by a timer of its
+/// own, and tells why.
 #[test]
 fn a_peer_that_vanishes_is_given_up() {
     for pairing in &PAIRINGS {
@@ -441,7 +447,8 @@ fn a_peer_that_vanishes_is_given_up() {
                 load(5, pairing.close),
                 pairing.service,
             );
-            // Six or more times the way between them is in a connection: every stage of it is hit by some seed.
+            // Six or more times the way between them is in a connection: every stage of it is hit
+            // by some seed.
             let moment = Instant::from_nanos(Rng::new(seed).below(16_000_000));
             sim.run(moment, |_| false);
             sim.unplug();

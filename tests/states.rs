@@ -1,6 +1,8 @@
-//! A snapshot of every state × event: what becomes of the connection, what it sends, what the application is told.
+//! A snapshot of every state × event: what becomes of the connection, what it sends, what the
+//! application is told.
 //!
-//! The golden file is read by people: a line that changes is a change of behaviour. `SHAKEDOWN_BLESS=1` rewrites it.
+//! The golden file is read by people: a line that changes is a change of behaviour.
+//! `SHAKEDOWN_BLESS=1` rewrites it.
 
 use shakedown::flow::FlowKey;
 use shakedown::tcp::{Arrival, Config, Expiry, Keepalive, Seq, State, Tcb, Transmit};
@@ -70,7 +72,8 @@ impl Pair {
     }
 }
 
-/// A connection in `state`, reached as the RFC's diagram has it, with text sent both ways where that is possible.
+/// A connection in `state`, reached as the RFC's diagram has it, with text sent both ways where
+/// that is possible.
 fn pair_in(state: State) -> Pair {
     let key = FlowKey {
         local: [10, 0, 0, 1].into(),

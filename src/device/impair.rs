@@ -1,8 +1,9 @@
-//! A bad network in front of a device: loss, duplication, corruption, delay, jitter, reordering and a bottleneck.
+//! A bad network in front of a device: loss, duplication, corruption, delay, jitter, reordering and
+//! a bottleneck.
 //!
-//! Deterministic: the same seed, options and frames give the same fate at the same times. Bounded and allocated at the
-//! start: a lane holds at most `queue_frames` frames and drops the next, as a router's queue does. Held frames are still
-//! the worker's: they count as lent.
+//! Deterministic: the same seed, options and frames give the same fate at the same times. Bounded
+//! and allocated at the start: a lane holds at most `queue_frames` frames and drops the next, as a
+//! router's queue does. Held frames are still the worker's: they count as lent.
 
 use super::{Device, Report};
 use crate::frame::{Burst, Frame, Pool, Umem};
@@ -12,23 +13,27 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-/// Most bits flipped in a corrupted frame, all in one 16-bit word: what the Internet checksum always finds.
+/// Most bits flipped in a corrupted frame, all in one 16-bit word: what the Internet checksum
+/// always finds.
 const FLIPS_MAX: u64 = 3;
 /// Bytes of an Ethernet header without a tag.
 const ETHERNET_BYTES: usize = 14;
 
-/// How bad one direction is. The default does nothing to a frame. Probabilities are 0..=1 and independent.
+/// How bad one direction is. The default does nothing to a frame. Probabilities are 0..=1 and
+/// independent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// Probability that a frame is dropped.
     pub loss: f64,
     /// Probability that a copy follows a frame.
     pub duplicate: f64,
-    /// Probability that a frame is held back, up to `reorder_hold` more than its neighbours, which overtake it.
+    /// Probability that a frame is held back, up to `reorder_hold` more than its neighbours, which
+    /// overtake it.
     pub reorder: f64,
     pub reorder_hold: Span,
-    /// Probability that one to three bits of an IPv4 datagram are flipped, within one word. Ethernet headers and ARP are
-    /// spared: they have no checksum but Ethernet's own, and a frame that fails that is lost.
+    /// Probability that one to three bits of an IPv4 datagram are flipped, within one word.
+    /// Ethernet headers and ARP are spared: they have no checksum but Ethernet's own, and a frame
+    /// that fails that is lost.
     pub corrupt: f64,
     /// Time on the way, of every frame.
     pub delay: Span,
@@ -100,8 +105,8 @@ struct Counted {
 }
 
 impl<D: Device> Impair<D> {
-    /// Puts `tx` and `rx` between the worker and `inner`. `umem` is the memory of the worker's pool. All memory is
-    /// allocated here.
+    /// Puts `tx` and `rx` between the worker and `inner`. `umem` is the memory of the worker's
+    /// pool. All memory is allocated here.
     pub fn new(
         inner: D,
         umem: &Arc<Umem>,
@@ -318,7 +323,8 @@ mod tests {
 
     const FRAMES: u32 = 4096;
 
-    /// A sender behind the impairment (in its tx, or else in the receiver's rx), a plain link, and a receiver.
+    /// A sender behind the impairment (in its tx, or else in the receiver's rx), a plain link, and
+    /// a receiver.
     struct Rig {
         dev: Impair<Link>,
         pool: Pool,

@@ -1,19 +1,20 @@
 //! Two ends in memory: what one end sends, the other receives, without a copy.
 //!
-//! The frame itself moves from one worker's pool to the other's, and the receiver *pays* for it with one of its own free
-//! frames, which comes back to the sender like a completion. So the frames of each side, those in the link's hands
-//! included, stay as many as they were, and a receiver out of free frames leaves what was sent in the ring.
+//! The frame itself moves from one worker's pool to the other's, and the receiver *pays* for it
+//! with one of its own free frames, which comes back to the sender like a completion. So the frames
+//! of each side, those in the link's hands included, stay as many as they were, and a receiver out
+//! of free frames leaves what was sent in the ring.
 //!
 //! ```text
 //!   A.tx -> | sent, in order | -> B.rx        (and the same from B to A)
 //!   A   <-  | paid           | <- B
 //! ```
 //!
-//! A side whose frames were all under way could pay for none, and two such sides would wait for each other for ever. So
-//! the rings are smaller than the pools.
+//! A side whose frames were all under way could pay for none, and two such sides would wait for
+//! each other for ever. So the rings are smaller than the pools.
 //!
-//! [`pair`] is for two workers on one thread; [`threads`] for two threads, over lock-free queues that carry whole bursts:
-//! one push and one pop a burst, however many frames are in it.
+//! [`pair`] is for two workers on one thread; [`threads`] for two threads, over lock-free queues
+//! that carry whole bursts: one push and one pop a burst, however many frames are in it.
 
 use super::{Device, Report};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool, Umem};
@@ -41,7 +42,8 @@ pub struct ThreadLink {
     empty: Vec<Parcel>,
     /// Frames of ours that the other end has not paid for yet.
     lent: usize,
-    /// What arrived and was not taken because `rx` was full or the pool empty, with the payment gathered so far.
+    /// What arrived and was not taken because `rx` was full or the pool empty, with the payment
+    /// gathered so far.
     open: Option<Parcel>,
     counted: Counted,
 }
@@ -53,8 +55,8 @@ struct Lane {
     umem: Arc<Umem>,
 }
 
-/// [`Lane`] between threads. The parcels of a lane circulate: with frames to the receiver, with the payment back, empty
-/// at the sender. Each queue could hold them all, so none overflows.
+/// [`Lane`] between threads. The parcels of a lane circulate: with frames to the receiver, with the
+/// payment back, empty at the sender. Each queue could hold them all, so none overflows.
 struct SharedLane {
     sent: ArrayQueue<Parcel>,
     paid: ArrayQueue<Parcel>,
@@ -74,8 +76,8 @@ struct Counted {
     rx_no_frame: u64,
 }
 
-/// Both ends of a link on one thread. Up to `ring_frames` frames wait in each direction. `umem` is the memory of both
-/// workers' pools, which are a [`Pool::pair`].
+/// Both ends of a link on one thread. Up to `ring_frames` frames wait in each direction. `umem` is
+/// the memory of both workers' pools, which are a [`Pool::pair`].
 ///
 /// # Panics
 /// If a full ring and a full burst would take all frames of a pool.
@@ -95,8 +97,9 @@ pub fn pair(umem: &Arc<Umem>, ring_frames: u32) -> (Link, Link) {
     (link(0), link(1))
 }
 
-/// Both ends of a link between two threads. Up to `ring_bursts` bursts, of any number of frames, are on their way in each
-/// direction. `umem` is the memory of both workers' pools, which are a [`Pool::pair`].
+/// Both ends of a link between two threads. Up to `ring_bursts` bursts, of any number of frames,
+/// are on their way in each direction. `umem` is the memory of both workers' pools, which are a
+/// [`Pool::pair`].
 ///
 /// # Panics
 /// If a full ring and a full burst would take all frames of a pool.
@@ -360,7 +363,8 @@ mod tests {
         a.finish();
     }
 
-    /// Both ends act in any order; whatever is sent arrives once and in order, and no side gains or loses a frame.
+    /// Both ends act in any order; whatever is sent arrives once and in order, and no side gains or
+    /// loses a frame.
     fn exchange<D: Device>(mut a: Side<D>, mut b: Side<D>, acts: Vec<(u8, usize)>) {
         let (frames, mut sent, mut received) = (a.frames(), [0, 0], [0, 0]);
         let mut check = |at: usize, numbers: Vec<u64>| {

@@ -1,4 +1,5 @@
-//! Where frames come from and go to. A device owns the frames it was lent and nothing else; it knows no TCP.
+//! Where frames come from and go to. A device owns the frames it was lent and nothing else; it
+//! knows no TCP.
 
 pub mod impair;
 pub mod link;
@@ -12,12 +13,12 @@ use crate::time::Instant;
 
 /// A NIC queue, or something that behaves like one.
 pub trait Device {
-    /// Moves what has arrived into `rx`, at most `rx.room()` frames, and gives the device free frames from `pool` to
-    /// receive into. Never blocks.
+    /// Moves what has arrived into `rx`, at most `rx.room()` frames, and gives the device free
+    /// frames from `pool` to receive into. Never blocks.
     fn rx(&mut self, now: Instant, pool: &mut Pool, rx: &mut Burst);
 
-    /// Takes frames from the front of `tx`, as many as there is room for, and leaves the rest; puts frames whose
-    /// transmission is complete back into `pool`. Never blocks.
+    /// Takes frames from the front of `tx`, as many as there is room for, and leaves the rest; puts
+    /// frames whose transmission is complete back into `pool`. Never blocks.
     fn tx(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst);
 
     /// Frames in the device's hands now: lent for receiving, queued for sending, or on their way.
@@ -26,7 +27,8 @@ pub trait Device {
     /// What it is and what it counted. Not for the fast path.
     fn report(&self) -> Report;
 
-    /// When the device will have something to do of itself (a delayed frame comes due), for a virtual clock.
+    /// When the device will have something to do of itself (a delayed frame comes due), for a
+    /// virtual clock.
     fn next_deadline(&self) -> Option<Instant> {
         None
     }
@@ -39,6 +41,7 @@ pub struct Report {
     pub driver: String,
     /// `zerocopy`, `copy`, `skb`, `memory` or `packet`.
     pub mode: &'static str,
-    /// Counters by the kernel's names (`rx_ring_full`, …) and ours (`tx_kicks_total`, `impair_lost_total`, …).
+    /// Counters by the kernel's names (`rx_ring_full`, …) and ours (`tx_kicks_total`,
+    /// `impair_lost_total`, …).
     pub counters: Vec<(&'static str, u64)>,
 }

@@ -1,8 +1,8 @@
 //! Everything that passes a device, into a file for tshark: a wrapper that is a device itself.
 //!
-//! The format is pcap with nanoseconds, Ethernet. Writing is buffered, but it is file I/O on the worker's thread: for
-//! looking closely, not for measuring. An error never stops the run: it is counted, the recording ends, and
-//! [`Pcap::finish`] tells.
+//! The format is pcap with nanoseconds, Ethernet. Writing is buffered, but it is file I/O on the
+//! worker's thread: for looking closely, not for measuring. An error never stops the run: it is
+//! counted, the recording ends, and [`Pcap::finish`] tells.
 
 use super::{Device, Report};
 use crate::frame::{Burst, Pool};
@@ -22,7 +22,8 @@ const SNAP_BYTES: u32 = 65_535;
 pub struct Pcap<D, W: Write = BufWriter<File>> {
     inner: D,
     capture: Capture<W>,
-    /// Frames at the front of `tx` that were recorded when they were first offered, and left there by the device.
+    /// Frames at the front of `tx` that were recorded when they were first offered, and left there
+    /// by the device.
     offered: usize,
 }
 
@@ -39,8 +40,8 @@ pub struct Capture<W: Write> {
 }
 
 impl<D: Device> Pcap<D> {
-    /// Records what passes `inner` into a new file at `path`, up to `frames_max` frames. `origin` is the wall-clock
-    /// time of [`Instant::ZERO`].
+    /// Records what passes `inner` into a new file at `path`, up to `frames_max` frames. `origin`
+    /// is the wall-clock time of [`Instant::ZERO`].
     ///
     /// # Errors
     /// The file can't be created or written.

@@ -1,5 +1,6 @@
-//! What is answered without a connection, in the very frame that asked: ARP, ICMP echo and unreachable, RST. And what
-//! is asked: ARP for next hops, and the announcement of our own addresses.
+//! What is answered without a connection, in the very frame that asked: ARP, ICMP echo and
+//! unreachable, RST. And what is asked: ARP for next hops, and the announcement of our own
+//! addresses.
 
 use super::neighbors::Due;
 use super::table::Queue;
@@ -20,7 +21,8 @@ use std::net::Ipv4Addr;
 /// ARP frames sent a turn: few, so that connections' segments keep their room.
 const ASKS_MAX: usize = 8;
 
-/// Addresses announced at start, at the most: enough for switches and caches to learn a lab, short of a storm.
+/// Addresses announced at start, at the most: enough for switches and caches to learn a lab, short
+/// of a storm.
 const ANNOUNCED_MAX: usize = 1024;
 
 /// Walks over our addresses once, at start.
@@ -58,7 +60,8 @@ impl Announcer {
 }
 
 impl<A: App> Engine<A> {
-    /// An ARP packet (RFC 826's algorithm): learn if we have a use for the sender, answer if we are asked.
+    /// An ARP packet (RFC 826's algorithm): learn if we have a use for the sender, answer if we are
+    /// asked.
     pub(super) fn arp(
         &mut self,
         mut frame: Frame,
@@ -80,7 +83,8 @@ impl<A: App> Engine<A> {
         self.answer(frame, tx)
     }
 
-    /// ICMP to an address of ours: an echo request is answered, an error goes to the connection that it quotes.
+    /// ICMP to an address of ours: an echo request is answered, an error goes to the connection
+    /// that it quotes.
     pub(super) fn icmp(
         &mut self,
         now: Instant,
@@ -103,13 +107,14 @@ impl<A: App> Engine<A> {
                 self.unreachable(now, &quoted);
                 Some(frame)
             }
-            // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56); source quench is dropped (MUST-55).
+            // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56); source quench is dropped
+            // (MUST-55).
             Kind::Error { .. } | Kind::EchoReply | Kind::Other => Some(frame),
         }
     }
 
-    /// A hard error (RFC 9293 s3.9.2.2, SHLD-26), believed only where RFC 5927 s4 and s5.2 would: in SYN-SENT, quoting
-    /// the very SYN that is outstanding.
+    /// A hard error (RFC 9293 s3.9.2.2, SHLD-26), believed only where RFC 5927 s4 and s5.2 would:
+    /// in SYN-SENT, quoting the very SYN that is outstanding.
     fn unreachable(&mut self, now: Instant, quoted: &Quoted) {
         let key = FlowKey {
             local: quoted.src,
@@ -156,8 +161,8 @@ impl<A: App> Engine<A> {
         if segment.flags.has(Flags::RST) {
             return Some(frame);
         }
-        // "If the ACK bit is off, sequence number zero is used, <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>. If the ACK
-        // bit is on, <SEQ=SEG.ACK><CTL=RST>."
+        // "If the ACK bit is off, sequence number zero is used,
+        // <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>. If the ACK bit is on, <SEQ=SEG.ACK><CTL=RST>."
         let (seq, ack, flags) = match segment.flags.has(Flags::ACK) {
             true => (segment.ack, 0, Flags::RST),
             false => (0, segment.seq.wrapping_add(segment.seq_len()), Flags::RST | Flags::ACK),
@@ -246,7 +251,8 @@ impl<A: App> Engine<A> {
         on_link.map_or(Ipv4Addr::UNSPECIFIED, |subnet| subnet.first)
     }
 
-    /// Sends an answer if there is room; else it is dropped and counted: whoever asked will ask again.
+    /// Sends an answer if there is room; else it is dropped and counted: whoever asked will ask
+    /// again.
     fn answer(&mut self, frame: Frame, tx: &mut Burst) -> Option<Frame> {
         if tx.room() == 0 {
             self.counters.answers_dropped += 1;

@@ -10,7 +10,8 @@ use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::Flags;
 
 impl<A: App> Engine<A> {
-    /// Sends what is owed, connection after connection in the order in which they became ready, until `tx` is full.
+    /// Sends what is owed, connection after connection in the order in which they became ready,
+    /// until `tx` is full.
     pub(super) fn egress(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
         while tx.room() > 0 {
             let Some(slot) = self.ready.front() else { return };

@@ -5,11 +5,12 @@ use crate::app::{App, Launch, Refusal};
 use crate::tcp::{Expiry, State};
 use crate::time::Instant;
 
-/// Connections launched a turn: half a burst, so that answers to what came in find room beside their SYNs.
+/// Connections launched a turn: half a burst, so that answers to what came in find room beside
+/// their SYNs.
 const LAUNCHES_MAX: usize = 32;
 
-/// Four-tuples looked at for one launch. The walk meets each again only after all others, so the next ones are those
-/// that have rested longest: if they are all in use, so are the rest.
+/// Four-tuples looked at for one launch. The walk meets each again only after all others, so the
+/// next ones are those that have rested longest: if they are all in use, so are the rest.
 const TUPLE_TRIES: usize = 16;
 
 impl<A: App> Engine<A> {

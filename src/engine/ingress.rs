@@ -1,5 +1,5 @@
-//! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of one frame's
-//! connection is on its way while another's is worked on.
+//! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of
+//! one frame's connection is on its way while another's is worked on.
 
 use super::{Engine, NO_LISTENER};
 use crate::app::App;
@@ -130,7 +130,8 @@ impl<A: App> Engine<A> {
             return self.refuse(frame, segment, from, tx);
         }
         if arrival.reopen {
-            // The old numbers are beyond doubt over: the new connection starts past them (RFC 9293 s3.6.1, MAY-2).
+            // The old numbers are beyond doubt over: the new connection starts past them (RFC 9293
+            // s3.6.1, MAY-2).
             let floor = self.tcb(slot).snd_end();
             self.in_time_wait -= 1;
             self.counters.time_wait_recycled += 1;
@@ -192,8 +193,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// A segment to no connection (RFC 9293 s3.10.7.1-2): CLOSED, or LISTEN if the port has a listener. `floor` is the
-    /// number after the last one of the connection that the SYN replaces.
+    /// A segment to no connection (RFC 9293 s3.10.7.1-2): CLOSED, or LISTEN if the port has a
+    /// listener. `floor` is the number after the last one of the connection that the SYN replaces.
     fn listen(
         &mut self,
         now: Instant,
@@ -208,7 +209,8 @@ impl<A: App> Engine<A> {
         if segment.flags.has(Flags::RST) {
             return Some(frame);
         }
-        // "Second, check for an ACK: Any acknowledgment is bad if it arrives on a connection still in the LISTEN state."
+        // "Second, check for an ACK: Any acknowledgment is bad if it arrives on a connection still
+        // in the LISTEN state."
         if !self.listens(segment.dst_port) || segment.flags.has(Flags::ACK) {
             return self.refuse(frame, segment, from, tx);
         }

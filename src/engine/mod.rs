@@ -7,8 +7,9 @@
 //!   tx <- headers, payload <- Tcb::output <----------------------------------------------'
 //! ```
 //!
-//! `egress` alone writes connections' segments; only answers that need no connection (`answer`) turn a frame round. The
-//! engine knows no device and reads no clock. Work a turn is bounded: a burst of frames, and the limits below.
+//! `egress` alone writes connections' segments; only answers that need no connection (`answer`)
+//! turn a frame round. The engine knows no device and reads no clock. Work a turn is bounded: a
+//! burst of frames, and the limits below.
 
 mod answer;
 mod egress;
@@ -140,8 +141,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// One turn: takes every frame out of `rx`, lets due timers fire, lets the application launch, and fills `tx` with
-    /// what is owed, as far as there is room. Bounded work, whatever arrives.
+    /// One turn: takes every frame out of `rx`, lets due timers fire, lets the application launch,
+    /// and fills `tx` with what is owed, as far as there is room. Bounded work, whatever arrives.
     pub fn poll(&mut self, now: Instant, pool: &mut Pool, rx: &mut Burst, tx: &mut Burst) {
         self.ingress(now, pool, rx, tx);
         self.expire(now);
@@ -179,8 +180,8 @@ impl<A: App> Engine<A> {
         Ok(())
     }
 
-    /// Lets `act` mark something on the connection `key` outside of any event, as a user's call would. False if there
-    /// is no such connection, or it is in TIME-WAIT.
+    /// Lets `act` mark something on the connection `key` outside of any event, as a user's call
+    /// would. False if there is no such connection, or it is in TIME-WAIT.
     pub fn prod(
         &mut self,
         now: Instant,
@@ -202,7 +203,8 @@ impl<A: App> Engine<A> {
         self.table.find(key).map_or(State::Closed, |slot| self.tcb(slot).state())
     }
 
-    /// No new connections: SYNs are refused with RST, launches stop, and every idle connection is closed.
+    /// No new connections: SYNs are refused with RST, launches stop, and every idle connection is
+    /// closed.
     pub fn stop(&mut self) {
         self.stopping = true;
         self.drain_at = 0;
@@ -220,12 +222,14 @@ impl<A: App> Engine<A> {
         self.wheel.next().min(self.neighbors.next()).min(launch)
     }
 
-    /// Bytes of state a connection takes (block, application's state, index, wheel), at this configuration.
+    /// Bytes of state a connection takes (block, application's state, index, wheel), at this
+    /// configuration.
     pub fn bytes_per_connection(&self) -> usize {
         self.table.slot_bytes() + Wheel::NODE_BYTES
     }
 
-    /// Laws 2 and 3: free + live slots = max, the index agrees with the slots, every control block is sound.
+    /// Laws 2 and 3: free + live slots = max, the index agrees with the slots, every control block
+    /// is sound.
     ///
     /// # Panics
     /// If not: a bug of ours.
@@ -273,7 +277,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// After any event: the connection may have something to send, and its deadline may have come closer.
+    /// After any event: the connection may have something to send, and its deadline may have come
+    /// closer.
     fn settle(&mut self, slot: u32, now: Instant) {
         let tcb = &mut self.table.tcbs[slot as usize];
         if tcb.state() == State::Closed {
@@ -289,8 +294,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Files the connection's deadline if it is earlier than what the wheel has. A later one is left for the wheel to
-    /// find out.
+    /// Files the connection's deadline if it is earlier than what the wheel has. A later one is
+    /// left for the wheel to find out.
     fn rearm(&mut self, slot: u32, now: Instant) {
         let deadline = self.tcb(slot).deadline(&self.config.tcp, self.keepalive(slot)).max(now);
         if deadline < self.tcb(slot).armed {
@@ -308,7 +313,8 @@ impl<A: App> Engine<A> {
         self.app.ended(now, &mut self.table.states[slot as usize], End::Finished);
     }
 
-    /// A connection that was in `before` is CLOSED now: counts it, tells the application, gives the slot back.
+    /// A connection that was in `before` is CLOSED now: counts it, tells the application, gives the
+    /// slot back.
     fn end(&mut self, slot: u32, before: State, end: End, now: Instant) {
         let counters = &mut self.counters;
         match before {
@@ -350,7 +356,8 @@ impl<A: App> Engine<A> {
         self.table.release(slot);
     }
 
-    /// Where a datagram to `remote` goes first: the host itself on our subnets, else the gateway if there is one.
+    /// Where a datagram to `remote` goes first: the host itself on our subnets, else the gateway if
+    /// there is one.
     fn next_hop(&self, remote: Ipv4Addr) -> Option<Ipv4Addr> {
         match self.config.subnets.iter().any(|subnet| subnet.is_on_link(remote)) {
             true => Some(remote),

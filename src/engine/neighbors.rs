@@ -1,4 +1,5 @@
-//! Next hops: who has which MAC address (RFC 826), who has to be asked, and the connections that wait for the answer.
+//! Next hops: who has which MAC address (RFC 826), who has to be asked, and the connections that
+//! wait for the answer.
 
 use super::table::Queue;
 use crate::time::{Instant, Span};
@@ -9,12 +10,13 @@ use std::net::Ipv4Addr;
 /// Next hops at the most. A connection names its own in sixteen bits.
 const NEIGHBORS_MAX: usize = 65_535;
 
-/// Times a next hop is asked for, a second apart, before what waits for it is given up (RFC 1122 s2.3.2.1: at most one a
-/// second).
+/// Times a next hop is asked for, a second apart, before what waits for it is given up (RFC 1122
+/// s2.3.2.1: at most one a second).
 const ASK_TIMES: u8 = 3;
 const ASK_INTERVAL: Span = Span::from_secs(1);
 
-/// The next hops of one engine. Entries are made only for next hops that we have a use for, so strangers can't fill it.
+/// The next hops of one engine. Entries are made only for next hops that we have a use for, so
+/// strangers can't fill it.
 pub struct Neighbors {
     entries: Vec<Neighbor>,
     index: HashTable<u16>,
@@ -48,8 +50,8 @@ impl Neighbors {
         }
     }
 
-    /// The number of the next hop `ip`; `None` when there are too many. A new one takes its MAC from `hint`, or else has
-    /// to be asked for.
+    /// The number of the next hop `ip`; `None` when there are too many. A new one takes its MAC
+    /// from `hint`, or else has to be asked for.
     pub fn number(&mut self, ip: Ipv4Addr, hint: Option<Mac>, now: Instant) -> Option<u16> {
         if let Some(number) = self.find(ip) {
             return Some(number);

@@ -1,7 +1,8 @@
 //! The connection table: a keyed-hash index into slabs. Fixed in size from the start.
 //!
-//! A slot is in one of three places: free; filed (in the index, found by its key); or leaving (out of the index, but
-//! still queued because it owes its last words). `free + filed + leaving = max` always.
+//! A slot is in one of three places: free; filed (in the index, found by its key); or leaving (out
+//! of the index, but still queued because it owes its last words). `free + filed + leaving = max`
+//! always.
 
 use crate::flow::FlowKey;
 use crate::rng::Secret;
@@ -41,7 +42,8 @@ impl<S: Copy + Default> Table<S> {
         empty.link = UNQUEUED;
         Table {
             secret,
-            // Twice the limit: below half load hashbrown never rehashes in place, which would stall one insert.
+            // Twice the limit: below half load hashbrown never rehashes in place, which would stall
+            // one insert.
             index: HashTable::with_capacity(max as usize * 2),
             tcbs: vec![empty; max as usize],
             states: vec![S::default(); max as usize],
@@ -55,7 +57,8 @@ impl<S: Copy + Default> Table<S> {
         self.index.find(hash, |&slot| self.tcbs[slot as usize].key == *key).copied()
     }
 
-    /// Files a connection; `None` when every slot is taken. The caller has seen that its key is not filed.
+    /// Files a connection; `None` when every slot is taken. The caller has seen that its key is not
+    /// filed.
     pub fn insert(&mut self, mut tcb: Tcb, state: S) -> Option<u32> {
         let slot = self.free.pop()?;
         let hash = tcb.key.bucket(&self.secret);
@@ -79,7 +82,8 @@ impl<S: Copy + Default> Table<S> {
         entry.remove();
     }
 
-    /// Gives an unfiled slot back, unless it is queued: then it leaves once the queue has come to it.
+    /// Gives an unfiled slot back, unless it is queued: then it leaves once the queue has come to
+    /// it.
     pub fn release(&mut self, slot: u32) {
         if self.is_queued(slot) {
             return;

@@ -9,12 +9,14 @@ use crate::wire::tcp::Flags;
 const HEADERS_BYTES: u16 = 54;
 /// What a peer takes that names no MSS (RFC 9293 s3.7.1).
 const DEFAULT_MSS: u16 = 536;
-/// An endpoint whose SYN or FIN found no answer and that was silent for so long may have given up without a word.
+/// An endpoint whose SYN or FIN found no answer and that was silent for so long may have given up
+/// without a word.
 const SILENCE: Span = Span::from_secs(1);
 /// `Err` names the law that is broken.
 pub(super) type Verdict = Result<(), String>;
 
-/// One side of a connection: what it sent, and what is known of it. Numbers are relative to its ISN: SYN is 0.
+/// One side of a connection: what it sent, and what is known of it. Numbers are relative to its
+/// ISN: SYN is 0.
 #[derive(Default)]
 pub(super) struct Endpoint {
     pub syn: Option<Syn>,
@@ -25,11 +27,13 @@ pub(super) struct Endpoint {
     pub fin: Option<i64>,
     /// FIN was sent before the other side's arrived: by the book this side goes to TIME-WAIT.
     pub closed_first: bool,
-    /// Up to here everything arrived at the other side, and past it these ranges. Up to `taken` it came in order.
+    /// Up to here everything arrived at the other side, and past it these ranges. Up to `taken` it
+    /// came in order.
     pub arrived: i64,
     pub arrived_ahead: Vec<(i64, i64)>,
     pub taken: i64,
-    /// Highest acknowledgment the other side sent for it; what arrived here in order; the same of right window edges.
+    /// Highest acknowledgment the other side sent for it; what arrived here in order; the same of
+    /// right window edges.
     pub acked: i64,
     pub acked_known: i64,
     pub edge: i64,
@@ -39,11 +43,13 @@ pub(super) struct Endpoint {
     pub last_sent: Instant,
     /// When the other side's FIN last arrived here.
     pub fin_heard: Instant,
-    /// It sent a RST of its own accord, or heard one that it had to obey: from here on it is silent but for answers.
+    /// It sent a RST of its own accord, or heard one that it had to obey: from here on it is silent
+    /// but for answers.
     pub over: bool,
     /// It sent or heard any RST: it may be over.
     pub reset: bool,
-    /// Its numbers in the connection before this one, for a last ACK out of TIME-WAIT: (sequence, acknowledgment).
+    /// Its numbers in the connection before this one, for a last ACK out of TIME-WAIT: (sequence,
+    /// acknowledgment).
     pub before: Option<(u32, u32)>,
 }
 
@@ -54,7 +60,8 @@ pub(super) struct Syn {
 }
 
 impl Endpoint {
-    /// Holds `sent`, which begins at `seq`, to what its sender sent before and knows of the receiver.
+    /// Holds `sent`, which begins at `seq`, to what its sender sent before and knows of the
+    /// receiver.
     pub fn sends(&mut self, them: &Endpoint, seq: i64, sent: &Segment, payload: &[u8]) -> Verdict {
         let end = seq + payload.len() as i64;
         let fin = sent.flags.has(Flags::FIN);
@@ -86,7 +93,8 @@ impl Endpoint {
         law(sent.payload_len + options_bytes <= mss, "it is above the MSS it was offered")
     }
 
-    /// A RST arrives. It must be obeyed where there is no doubt that it is next in order, or refuses the SYN.
+    /// A RST arrives. It must be obeyed where there is no doubt that it is next in order, or
+    /// refuses the SYN.
     pub fn hears_reset(&mut self, them: &Endpoint, segment: &Segment) {
         if them.syn.is_none() {
             return;
@@ -116,8 +124,8 @@ impl Endpoint {
         self.arrived_ahead.retain(|&(_, to)| to > self.arrived);
     }
 
-    /// The other side acknowledges up to `ack` and offers `window` bytes from there: by how much that moves the edge to the
-    /// right.
+    /// The other side acknowledges up to `ack` and offers `window` bytes from there: by how much
+    /// that moves the edge to the right.
     pub fn advertise(&mut self, ack: i64, window: i64) -> i64 {
         let moved = ack + window - self.edge;
         self.acked = self.acked.max(ack);

@@ -1,9 +1,11 @@
-//! Two workers on one virtual clock, over a link that may be bad, watched by a [referee](monitor::Referee).
+//! Two workers on one virtual clock, over a link that may be bad, watched by a
+//! [referee](monitor::Referee).
 //!
-//! After every turn the five laws are checked: (1) pool + rx + tx + lent = all frames; (2) free + live slots = max and
-//! the index agrees; (3) every control block is sound; (4) the referee saw only legal segments; (5) same seed, same
-//! trace, for which [`Sim::trace`] is there. What a run is to achieve is for its caller to say; [`examine`] makes a
-//! failure tell its seed and leave what both hosts saw as pcap files.
+//! After every turn the five laws are checked: (1) pool + rx + tx + lent = all frames; (2) free +
+//! live slots = max and the index agrees; (3) every control block is sound; (4) the referee saw
+//! only legal segments; (5) same seed, same trace, for which [`Sim::trace`] is there. What a run is
+//! to achieve is for its caller to say; [`examine`] makes a failure tell its seed and leave what
+//! both hosts saw as pcap files.
 //!
 //! Nothing here reads a clock or draws a number that does not come from the seed.
 
@@ -57,7 +59,8 @@ pub struct Setup {
     /// Frames that wait on the link in each direction.
     pub ring_frames: u32,
     pub seed: u64,
-    /// Beginning of the names of two pcap files, `…-a.pcap` and `…-b.pcap`: what each host sends and receives.
+    /// Beginning of the names of two pcap files, `…-a.pcap` and `…-b.pcap`: what each host sends
+    /// and receives.
     pub captures: Option<PathBuf>,
 }
 
@@ -83,8 +86,8 @@ pub struct Tap {
 }
 
 impl Setup {
-    /// A client at A with every port from 10,000 to 60,000, and a server at B with `listeners` ports; a good link; tables
-    /// of 64 connections.
+    /// A client at A with every port from 10,000 to 60,000, and a server at B with `listeners`
+    /// ports; a good link; tables of 64 connections.
     pub fn new(seed: u64, listeners: u16) -> Setup {
         let mut seeds = Rng::new(seed);
         let mut a = host(Side::A, seeds.next());
@@ -183,7 +186,8 @@ impl<A: App, B: App> Sim<A, B> {
         }
     }
 
-    /// One turn of each side; then the clock goes on to when anything happens next, at most to `end`.
+    /// One turn of each side; then the clock goes on to when anything happens next, at most to
+    /// `end`.
     ///
     /// # Panics
     /// If a law is broken.
@@ -223,7 +227,8 @@ impl<A: App, B: App> Sim<A, B> {
         assert!(closed, "connections of A and B not over by {end}: {left:?}");
     }
 
-    /// Pulls the cable out of both hosts: what they send from now on is lost. What is on its way still arrives.
+    /// Pulls the cable out of both hosts: what they send from now on is lost. What is on its way
+    /// still arrives.
     pub fn unplug(&mut self) {
         self.a.dev.unplugged = true;
         self.b.dev.unplugged = true;
@@ -330,8 +335,8 @@ fn capture(prefix: &Path, side: Side) -> Capture<BufWriter<File>> {
         .expect("write to the pcap file")
 }
 
-/// Runs `scenario` with `seed`. If it fails, runs it again with captures, which changes nothing else, prints the seed and
-/// where the pcap files are in `directory`, and fails as it did.
+/// Runs `scenario` with `seed`. If it fails, runs it again with captures, which changes nothing
+/// else, prints the seed and where the pcap files are in `directory`, and fails as it did.
 pub fn examine<R>(
     name: &str,
     seed: u64,

@@ -1,17 +1,21 @@
-//! A referee on the wire between two stacks, with an opinion of its own: it knows RFC 9293 and what passed, and nothing
-//! of our TCP.
+//! A referee on the wire between two stacks, with an opinion of its own: it knows RFC 9293 and what
+//! passed, and nothing of our TCP.
 //!
-//! It sees every frame as it was sent, before any impairment, and every frame as it arrived. So it knows exactly what
-//! each side can know, and holds each side to it:
+//! It sees every frame as it was sent, before any impairment, and every frame as it arrived. So it
+//! knows exactly what each side can know, and holds each side to it:
 //!
-//! - every frame sent is well-formed, its checksums right, from its sender's address and no larger than the MTU;
-//! - a SYN keeps its number and options; a SYN-ACK acknowledges exactly the SYN that arrived; SYN options are in SYNs only;
+//! - every frame sent is well-formed, its checksums right, from its sender's address and no larger
+//!   than the MTU;
+//! - a SYN keeps its number and options; a SYN-ACK acknowledges exactly the SYN that arrived; SYN
+//!   options are in SYNs only;
 //! - bytes sent again are the same bytes; FIN never moves, and nothing follows it;
-//! - nothing is sent past the window or above the MSS that arrived, and nothing that is known to be acknowledged;
-//! - an acknowledgment never exceeds what arrived and never goes back, and the window's right edge does not either;
+//! - nothing is sent past the window or above the MSS that arrived, and nothing that is known to be
+//!   acknowledged;
+//! - an acknowledgment never exceeds what arrived and never goes back, and the window's right edge
+//!   does not either;
 //! - an ACK that says nothing new answers a segment that arrived, at most one each;
-//! - a RST answers a segment of this turn as RFC 9293 s3.10.7.1 says, or stands at its connection's own numbers, and
-//!   ends it; nobody answers a RST by a RST;
+//! - a RST answers a segment of this turn as RFC 9293 s3.10.7.1 says, or stands at its connection's
+//!   own numbers, and ends it; nobody answers a RST by a RST;
 //! - whoever must be in TIME-WAIT opens no new connection on the same four-tuple.
 
 use super::endpoint::{Endpoint, Syn, Verdict, law};
@@ -50,9 +54,9 @@ pub struct Referee {
 #[derive(Default)]
 struct Flow {
     ends: [Endpoint; 2],
-    /// A late duplicate SYN woke a listener whose connection was over; or one side began anew and the other does not know
-    /// yet that the old connection is over. Two connections share the tuple, and what they say can't be told apart until
-    /// the next one begins.
+    /// A late duplicate SYN woke a listener whose connection was over; or one side began anew and
+    /// the other does not know yet that the old connection is over. Two connections share the
+    /// tuple, and what they say can't be told apart until the next one begins.
     haunted: bool,
 }
 
@@ -102,7 +106,8 @@ impl Referee {
     /// `frame` arrives at `side`.
     pub fn arrived(&mut self, now: Instant, side: Side, frame: &[u8]) {
         self.note(now, 2 + side as u64, frame);
-        // What was damaged on the way must have no effect: it gives the receiver no right to say anything.
+        // What was damaged on the way must have no effect: it gives the receiver no right to say
+        // anything.
         let Ok(packet) = segment::parse(frame, Verify::All) else { return };
         let Body::Tcp(segment) = packet.body else { return };
         self.turn[side as usize].push(segment);
@@ -181,7 +186,8 @@ impl Flow {
         match us.syn {
             Some(syn) if syn.isn == sent.seq => {
                 let mut options = sent.options;
-                // The clock of timestamps goes on, and a SYN-ACK may follow a SYN in simultaneous open.
+                // The clock of timestamps goes on, and a SYN-ACK may follow a SYN in simultaneous
+                // open.
                 options.timestamps = options.timestamps.and(syn.options.timestamps);
                 law(options == syn.options, "a SYN sent again has other options")?;
                 law(us.acked_known < 1, "its SYN is known to be acknowledged")?;
@@ -299,7 +305,8 @@ impl Flow {
         if segment.flags.has(Flags::ACK) && us.syn.is_some() {
             let ack = us.relative(segment.ack);
             let shift = if segment.flags.has(Flags::SYN) { 0 } else { them.shift(us) };
-            // It counts for sure only where the segment is next in order, whether or not this side keeps what is ahead.
+            // It counts for sure only where the segment is next in order, whether or not this side
+            // keeps what is ahead.
             let next = them.arrived == them.taken.max(them.acked) && them.arrived == seq;
             if next && ack <= us.top {
                 us.acked_known = us.acked_known.max(ack);
@@ -393,7 +400,8 @@ mod tests {
     /// ISNs at the wrap, so that every test crosses it.
     const ISN: [u32; 2] = [u32::MAX, u32::MAX - 3];
 
-    /// A wire on which a test writes both sides' segments. Numbers are relative to the ISNs, windows 1000, MSS 500.
+    /// A wire on which a test writes both sides' segments. Numbers are relative to the ISNs,
+    /// windows 1000, MSS 500.
     struct Wire {
         referee: Referee,
         now: Instant,

@@ -63,7 +63,7 @@ counters! {
     end_fin_wait2_timeout, "end_fin_wait2_timeout_total", "Connections given up in FIN-WAIT-2.";
     end_aborted, "end_aborted_total", "Connections aborted by our application (RST sent).";
     end_unreachable, "end_unreachable_total", "Connections given up because the next hop or the host can't be reached.";
-    launch_no_tuple, "launch_no_tuple_total", "Connections not launched: every four-tuple of the ranges is in use or in TIME-WAIT.";
+    launch_no_tuple, "launch_no_tuple_total", "Connections not launched: every four-tuple is in use or in TIME-WAIT.";
     launch_table_full, "launch_table_full_total", "Connections not launched: the connection table was full.";
     rx_frames, "rx_packets_total", "Frames received.";
     rx_bytes, "rx_bytes_total", "Bytes received, Ethernet headers included.";

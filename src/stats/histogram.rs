@@ -6,7 +6,8 @@ use hdrhistogram::Histogram as Hdr;
 /// The longest latency told apart from longer ones, in ns: 1000 s. Longer ones are counted as this.
 const LONGEST_NS: u64 = 1_000_000_000_000;
 
-/// A latency histogram from 1 ns to 1000 s with three significant digits (about 250 kB). Recording allocates nothing.
+/// A latency histogram from 1 ns to 1000 s with three significant digits (about 250 kB). Recording
+/// allocates nothing.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     spans: Hdr<u64>,

@@ -1,4 +1,5 @@
-//! Counting: one table of counters, latency histograms, and lock-free snapshots for the control thread.
+//! Counting: one table of counters, latency histograms, and lock-free snapshots for the control
+//! thread.
 
 pub mod counters;
 pub mod histogram;

@@ -1,7 +1,9 @@
-//! From the workers to the control thread without a lock: each worker stores into a row of its own, control adds them up.
+//! From the workers to the control thread without a lock: each worker stores into a row of its own,
+//! control adds them up.
 //!
-//! Stores and loads are relaxed. One value is never torn and never goes back, but two values of a snapshot may be a few
-//! turns apart: good enough for a line a second, and exact once a worker has published for the last time and was joined.
+//! Stores and loads are relaxed. One value is never torn and never goes back, but two values of a
+//! snapshot may be a few turns apart: good enough for a line a second, and exact once a worker has
+//! published for the last time and was joined.
 
 use super::Counters;
 use crossbeam::utils::CachePadded;
@@ -42,7 +44,8 @@ impl Board {
         Board { rows: (0..workers).map(|_| CachePadded::new(row())).collect() }
     }
 
-    /// Stores the present values of `worker`. About one store a counter: for every millisecond, not for every turn.
+    /// Stores the present values of `worker`. About one store a counter: for every millisecond, not
+    /// for every turn.
     ///
     /// # Panics
     /// If there is no such worker.

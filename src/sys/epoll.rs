@@ -1,5 +1,6 @@
-//! The kernel's own TCP sockets, many at a time: an epoll set, a connect that does not wait, a listener that several
-//! threads share. What the standard library has (accept, read, write, close) is taken from there.
+//! The kernel's own TCP sockets, many at a time: an epoll set, a connect that does not wait, a
+//! listener that several threads share. What the standard library has (accept, read, write, close)
+//! is taken from there.
 
 use super::{check, failed};
 use std::io;
@@ -10,7 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 /// Events taken by one wait. Larger than a burst of accepts, small enough for the stack.
 const EVENTS_MAX: usize = 256;
 
-/// Connections that may wait for an accept: the kernel's own limit (net.core.somaxconn) is usually lower.
+/// Connections that may wait for an accept: the kernel's own limit (net.core.somaxconn) is usually
+/// lower.
 const BACKLOG: libc::c_int = 4096;
 
 /// A set of sockets to be told of.
@@ -71,7 +73,8 @@ impl Epoll {
         check(result, "change the epoll set").map(drop)
     }
 
-    /// Waits up to `timeout_ms` and calls `ready` with the token of each socket that has something to tell.
+    /// Waits up to `timeout_ms` and calls `ready` with the token of each socket that has something
+    /// to tell.
     ///
     /// # Errors
     /// The kernel's; an interrupted wait is none.
@@ -117,7 +120,8 @@ pub fn connect(remote: SocketAddrV4) -> io::Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
-/// Listens on `local`, next to other sockets that do so too; the kernel deals connections out among them.
+/// Listens on `local`, next to other sockets that do so too; the kernel deals connections out among
+/// them.
 ///
 /// # Errors
 /// The address or the port is not to be had.

@@ -7,8 +7,8 @@ use crate::time::{Instant, Span};
 use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
 
-/// What a segment did to its connection, for the engine to tell the application, to answer and to count. What the
-/// connection owes in return stands in the block.
+/// What a segment did to its connection, for the engine to tell the application, to answer and to
+/// count. What the connection owes in return stands in the block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
     /// ESTABLISHED was reached.
@@ -43,7 +43,8 @@ pub enum Note {
 /// RFC 7323 s5.5: a recent timestamp is not believed after 24 days without a segment.
 const TIMESTAMP_LIFE: Span = Span::from_secs(24 * 86_400);
 
-/// Duplicate acknowledgments after which the first unacknowledged segment is taken for lost (RFC 5681 s3.2).
+/// Duplicate acknowledgments after which the first unacknowledged segment is taken for lost (RFC
+/// 5681 s3.2).
 const DUP_ACKS_LOST: u8 = 3;
 
 impl Tcb {
@@ -82,8 +83,8 @@ impl Tcb {
         arrival: &mut Arrival,
     ) {
         let acks = segment.flags.has(Flags::ACK);
-        // "First, check the ACK bit: If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set)".
-        // The SYN carries no data, so one number alone is acceptable.
+        // "First, check the ACK bit: If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless
+        // the RST bit is set)". The SYN carries no data, so one number alone is acceptable.
         if acks && Seq(segment.ack) != self.snd_una.plus(1) {
             arrival.refuse = !segment.flags.has(Flags::RST);
             return;
@@ -112,7 +113,8 @@ impl Tcb {
         self.enter(Event::SynAck);
         self.owed |= owed::ACK | owed::HANDSHAKE;
         self.syn_acknowledged(now, arrival);
-        // "If there are other controls or text in the segment, then continue processing at the sixth step".
+        // "If there are other controls or text in the segment, then continue processing at the
+        // sixth step".
         self.text_and_fin(segment, Seq(segment.seq).plus(1), config, now, room, arrival);
     }
 
@@ -132,7 +134,8 @@ impl Tcb {
         if !self.timestamp_passes(segment, now, arrival) {
             return;
         }
-        // In SYN-RECEIVED the peer of a simultaneous open sends its SYN once more, with its ACK: strip what we have.
+        // In SYN-RECEIVED the peer of a simultaneous open sends its SYN once more, with its ACK:
+        // strip what we have.
         let syn_ack_again = self.state() == State::SynReceived
             && segment.flags.has(Flags::SYN | Flags::ACK)
             && Seq(segment.seq).plus(1) == self.rcv_nxt;
@@ -163,20 +166,22 @@ impl Tcb {
         self.text_and_fin(segment, text_at, config, now, room, arrival);
     }
 
-    /// A SYN that is not part of this connection's numbers but has a meaning of its own. True if it was dealt with.
+    /// A SYN that is not part of this connection's numbers but has a meaning of its own. True if it
+    /// was dealt with.
     fn syn_again(&mut self, segment: &Segment, arrival: &mut Arrival) -> bool {
         let Segment { flags, seq, .. } = *segment;
         if !flags.has(Flags::SYN) || flags.has(Flags::ACK) || flags.has(Flags::RST) {
             return false;
         }
         match self.state() {
-            // The SYN that we answered, again: our SYN-ACK was lost. Answer it again, without waiting for the timer.
+            // The SYN that we answered, again: our SYN-ACK was lost. Answer it again, without
+            // waiting for the timer.
             State::SynReceived if Seq(seq).plus(1) == self.rcv_nxt => {
                 self.snd_nxt = self.snd_una;
                 true
             }
-            // RFC 9293 s3.10.7.4 and s3.6.1, MAY-2; RFC 6191 s2: a SYN beyond the old numbers, or with a later
-            // timestamp, may open a new connection.
+            // RFC 9293 s3.10.7.4 and s3.6.1, MAY-2; RFC 6191 s2: a SYN beyond the old numbers, or
+            // with a later timestamp, may open a new connection.
             State::TimeWait => {
                 let later = match (self.has(flag::TIMESTAMPS), segment.options.timestamps) {
                     (true, Some((value, _))) if value != self.ts_recent => {
@@ -191,14 +196,15 @@ impl Tcb {
         }
     }
 
-    /// PAWS (RFC 7323 s5): "an incoming segment is considered an old duplicate if its timestamp is older".
+    /// PAWS (RFC 7323 s5): "an incoming segment is considered an old duplicate if its timestamp is
+    /// older".
     fn timestamp_passes(&mut self, segment: &Segment, now: Instant, arrival: &mut Arrival) -> bool {
         if !self.has(flag::TIMESTAMPS) || segment.flags.has(Flags::RST) {
             return true;
         }
         let Some((value, _)) = segment.options.timestamps else {
-            // Deviates: RFC 7323 s3.2 would have such a segment dropped. Linux takes it, and so do we: middleboxes that
-            // strip the option would hang the connection.
+            // Deviates: RFC 7323 s3.2 would have such a segment dropped. Linux takes it, and so do
+            // we: middleboxes that strip the option would hang the connection.
             return true;
         };
         if Seq(value).before(Seq(self.ts_recent)) && now.since(self.heard_at) < TIMESTAMP_LIFE {
@@ -213,8 +219,8 @@ impl Tcb {
         true
     }
 
-    /// RFC 9293 s3.4: the four cases of an acceptable segment. With a window of zero, segments at its edge pass too, for
-    /// their ACK and RST (MUST-66); their text finds no room.
+    /// RFC 9293 s3.4: the four cases of an acceptable segment. With a window of zero, segments at
+    /// its edge pass too, for their ACK and RST (MUST-66); their text finds no room.
     fn acceptable(&self, segment: &Segment) -> bool {
         let window = self.rcv_adv.since(self.rcv_nxt);
         let seq = Seq(segment.seq);
@@ -225,8 +231,8 @@ impl Tcb {
         seq.within(self.rcv_nxt, window) || seq.plus(len - 1).within(self.rcv_nxt, window)
     }
 
-    /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
-    /// if so drop the segment and return)".
+    /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless
+    /// the RST bit is set, if so drop the segment and return)".
     fn unacceptable(
         &mut self,
         segment: &Segment,
@@ -239,15 +245,16 @@ impl Tcb {
             return;
         }
         self.owe_ack_now();
-        // TIME-WAIT: "The only thing that can arrive in this state is a retransmission of the remote FIN. Acknowledge
-        // it, and restart the 2 MSL timeout."
+        // TIME-WAIT: "The only thing that can arrive in this state is a retransmission of the
+        // remote FIN. Acknowledge it, and restart the 2 MSL timeout."
         if self.state() == State::TimeWait && segment.flags.has(Flags::FIN) {
             self.timer_at = now + time_wait(config);
         }
     }
 
     fn reset_arrives(&mut self, segment: &Segment, arrival: &mut Arrival) {
-        // RFC 9293 s3.10.7.4 (from RFC 5961 s3.2): in the window but not exactly next: challenge ACK.
+        // RFC 9293 s3.10.7.4 (from RFC 5961 s3.2): in the window but not exactly next: challenge
+        // ACK.
         if Seq(segment.seq) != self.rcv_nxt {
             self.challenge(arrival);
             return;
@@ -270,14 +277,15 @@ impl Tcb {
     }
 
     fn syn_arrives(&mut self, arrival: &mut Arrival) {
-        // "SYN-RECEIVED STATE: If the connection was initiated with a passive OPEN, then return this connection to the
-        // LISTEN state and return." The peer will send its SYN again.
+        // "SYN-RECEIVED STATE: If the connection was initiated with a passive OPEN, then return
+        // this connection to the LISTEN state and return." The peer will send its SYN again.
         if self.state() == State::SynReceived && self.has(flag::PASSIVE) {
             self.abandon();
             arrival.ended = Some(End::Refused);
             return;
         }
-        // RFC 5961 s4.2: "If the SYN bit is set, irrespective of the sequence number, TCP endpoints MUST send an ACK".
+        // RFC 5961 s4.2: "If the SYN bit is set, irrespective of the sequence number, TCP endpoints
+        // MUST send an ACK".
         self.challenge(arrival);
     }
 
@@ -291,7 +299,8 @@ impl Tcb {
     ) -> bool {
         let ack = Seq(segment.ack);
         if self.state() == State::SynReceived {
-            // "If SND.UNA < SEG.ACK =< SND.NXT, then enter ESTABLISHED state", else "form a reset segment".
+            // "If SND.UNA < SEG.ACK =< SND.NXT, then enter ESTABLISHED state", else "form a reset
+            // segment".
             if ack != self.snd_una.plus(1) || self.snd_una == self.snd_max {
                 arrival.refuse = true;
                 return false;
@@ -301,8 +310,8 @@ impl Tcb {
             self.take_window(segment, config, now);
             return true;
         }
-        // "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment".
-        // RFC 5961 s5.2 (MAY-12): neither may it be older than the largest window.
+        // "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the
+        // segment". RFC 5961 s5.2 (MAY-12): neither may it be older than the largest window.
         let oldest = self.snd_una.minus(self.snd_wnd_max);
         if ack.after(self.snd_max) || ack.before(oldest) {
             self.challenge(arrival);
@@ -330,7 +339,8 @@ impl Tcb {
         self.timer_at = Instant::NEVER;
         arrival.established = true;
         if self.has(flag::FIN_QUEUED) {
-            // CLOSE came in SYN-RECEIVED: "queue for processing after entering ESTABLISHED state" (s3.10.4).
+            // CLOSE came in SYN-RECEIVED: "queue for processing after entering ESTABLISHED state"
+            // (s3.10.4).
             self.enter(Event::Close);
         }
     }
@@ -371,7 +381,8 @@ impl Tcb {
         }
     }
 
-    /// "the send window should be updated": only from segments newer than the last that did (SND.WL1, SND.WL2).
+    /// "the send window should be updated": only from segments newer than the last that did
+    /// (SND.WL1, SND.WL2).
     fn take_window(&mut self, segment: &Segment, config: &Config, now: Instant) {
         let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
         if self.wl1.after(seq) || (self.wl1 == seq && self.wl2.after(ack)) {
@@ -381,7 +392,8 @@ impl Tcb {
         self.snd_wnd = u32::from(segment.window) << self.snd_shift;
         self.snd_wnd_max = self.snd_wnd_max.max(self.snd_wnd);
         if self.has(flag::PERSIST) && self.snd_wnd > 0 {
-            // What the probe carried past the window was not taken: it goes out again with the rest.
+            // What the probe carried past the window was not taken: it goes out again with the
+            // rest.
             self.flags &= !flag::PERSIST;
             self.retries = 0;
             self.snd_nxt = self.snd_una;
@@ -434,8 +446,8 @@ impl Tcb {
         }
         match self.state() {
             State::Established | State::FinWait1 | State::FinWait2 => {}
-            // "This should not occur since a FIN has been received from the remote side. Ignore the segment text." What
-            // stands before that FIN was taken as out of the window already.
+            // "This should not occur since a FIN has been received from the remote side. Ignore the
+            // segment text." What stands before that FIN was taken as out of the window already.
             State::CloseWait | State::Closing | State::LastAck | State::TimeWait => return,
             State::Closed | State::Listen | State::SynSent | State::SynReceived => return,
         }

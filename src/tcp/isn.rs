@@ -5,8 +5,9 @@ use crate::flow::FlowKey;
 use crate::rng::Secret;
 use crate::time::Instant;
 
-/// `ISN = M + F(four-tuple, secret)`: M ticks every 4 µs (SHLD-1), so the numbers of one four-tuple move forward for
-/// 4.8 hours before they wrap (MUST-8); F is a keyed hash that outsiders can't compute (MUST-9).
+/// `ISN = M + F(four-tuple, secret)`: M ticks every 4 µs (SHLD-1), so the numbers of one four-tuple
+/// move forward for 4.8 hours before they wrap (MUST-8); F is a keyed hash that outsiders can't
+/// compute (MUST-9).
 pub fn isn(secret: &Secret, key: &FlowKey, now: Instant) -> Seq {
     let clock = (now.as_nanos() / 4_000) as u32;
     Seq((secret.prf(&key.words()) as u32).wrapping_add(clock))

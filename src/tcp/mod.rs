@@ -1,4 +1,5 @@
-//! RFC 9293 as pure functions of (control block, segment, now). No frame, no device, no clock, no application.
+//! RFC 9293 as pure functions of (control block, segment, now). No frame, no device, no clock, no
+//! application.
 
 pub mod arrives;
 pub mod isn;
@@ -71,7 +72,8 @@ impl End {
     }
 }
 
-/// Keepalive of a listener or of the client (RFC 9293 s3.8.4). Absent means off, the default (MUST-25).
+/// Keepalive of a listener or of the client (RFC 9293 s3.8.4). Absent means off, the default
+/// (MUST-25).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// Silence before the first probe.
@@ -123,7 +125,8 @@ impl Default for Config {
             rto_initial: Span::from_secs(1),
             rto_min: Span::from_millis(200),
             rto_max: Span::from_secs(120),
-            // Given up after 1+2+4+...+128 s = 255 s. MUST-23 asks for at least 3 minutes; Linux's 6 give up after 127 s.
+            // Given up after 1+2+4+...+128 s = 255 s. MUST-23 asks for at least 3 minutes; Linux's
+            // 6 give up after 127 s.
             syn_retries: 7,
             data_retries: 15,
             fin_wait2: Span::from_secs(60),

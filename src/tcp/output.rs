@@ -1,7 +1,8 @@
-//! What a connection sends next (RFC 9293 s3.10.2, s3.8.6): one segment a call, until nothing is owed or nothing may go.
+//! What a connection sends next (RFC 9293 s3.10.2, s3.8.6): one segment a call, until nothing is
+//! owed or nothing may go.
 //!
-//! Order: duplicate ACKs one for one; the handshake's ACK if nothing can carry it; probes; text with FIN; a bare ACK;
-//! RST last. Whatever carries ACK pays the coalesced one.
+//! Order: duplicate ACKs one for one; the handshake's ACK if nothing can carry it; probes; text
+//! with FIN; a bare ACK; RST last. Whatever carries ACK pays the coalesced one.
 
 use super::rto::micros;
 use super::state::State;
@@ -29,8 +30,8 @@ pub struct Transmit {
 }
 
 impl Tcb {
-    /// The next segment to send, if any. `room` is what the application can take, in bytes; it bounds the window that
-    /// is offered.
+    /// The next segment to send, if any. `room` is what the application can take, in bytes; it
+    /// bounds the window that is offered.
     pub fn output(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
         match self.state() {
             State::Closed => self.last_words(config, now),
@@ -66,8 +67,8 @@ impl Tcb {
         }
     }
 
-    /// Owes an ACK if the window can be opened by enough for the peer to notice (RFC 9293 s3.8.6.2.2): the application
-    /// has taken what it kept. `room` as in [`Tcb::output`].
+    /// Owes an ACK if the window can be opened by enough for the peer to notice (RFC 9293
+    /// s3.8.6.2.2): the application has taken what it kept. `room` as in [`Tcb::output`].
     pub fn offer_window(&mut self, config: &Config, room: u32) {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let receiving =
@@ -115,14 +116,16 @@ impl Tcb {
         })
     }
 
-    /// A SYN offers what the configuration has; a SYN-ACK only what the SYN offered too (RFC 7323 s2.2, s3.2).
+    /// A SYN offers what the configuration has; a SYN-ACK only what the SYN offered too (RFC 7323
+    /// s2.2, s3.2).
     fn syn_options(&self, config: &Config, now: Instant, answer: bool) -> Options {
         let stamped = if answer { self.has(flag::TIMESTAMPS) } else { config.timestamps };
         let scaling = if answer { self.has(flag::SCALING) } else { config.window_scaling };
         Options {
             mss: Some(config.mss),
             window_scale: scaling.then(|| offered_shift(config)),
-            // Not offered while out-of-order text is dropped: a sender that counts on SACK counts no bare duplicates.
+            // Not offered while out-of-order text is dropped: a sender that counts on SACK counts
+            // no bare duplicates.
             sack_permitted: false,
             timestamps: stamped.then(|| (timestamp(now), if answer { self.ts_recent } else { 0 })),
         }
@@ -190,7 +193,8 @@ impl Tcb {
         let usable = if probe { peer_room.max(1) } else { peer_room.min(flight_room) };
         let len = u64::from(usable.min(mss)).min(unsent) as u32;
         let fin = fin_due && u64::from(len) == unsent && usable > len;
-        // RFC 9293 s3.8.6.2.1, MUST-38: a full segment, or all there is, or half the largest window; less waits.
+        // RFC 9293 s3.8.6.2.1, MUST-38: a full segment, or all there is, or half the largest
+        // window; less waits.
         let worthwhile = fin
             || len == mss
             || (len > 0 && u64::from(len) == unsent)
@@ -224,8 +228,9 @@ impl Tcb {
         })
     }
 
-    /// Nothing may go. If nothing is on its way either, no ACK will come to change that: it is the peer's window that
-    /// keeps us, and the timer becomes the persist timer, the first probe after one RTO (RFC 9293 s3.8.6.1, SHLD-29).
+    /// Nothing may go. If nothing is on its way either, no ACK will come to change that: it is the
+    /// peer's window that keeps us, and the timer becomes the persist timer, the first probe after
+    /// one RTO (RFC 9293 s3.8.6.1, SHLD-29).
     fn persist(&mut self, config: &Config, now: Instant) {
         if self.snd_nxt != self.snd_una || self.has(flag::PERSIST) {
             return;
@@ -285,8 +290,8 @@ impl Tcb {
         units as u16
     }
 
-    /// Where the right edge goes, from RCV.NXT. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a full segment or half
-    /// the buffer at least.
+    /// Where the right edge goes, from RCV.NXT. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a
+    /// full segment or half the buffer at least.
     fn edge(&self, config: &Config, room: u32) -> u32 {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let want = config.window.min(room).min(SYN_WINDOW_MAX << self.rcv_shift);

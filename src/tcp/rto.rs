@@ -31,7 +31,8 @@ pub enum Expiry {
 }
 
 impl Tcb {
-    /// The present timeout: SRTT + max(G, 4 RTTVAR), doubled a retry, within the bounds (RFC 6298 s2.2-2.5, s5.5).
+    /// The present timeout: SRTT + max(G, 4 RTTVAR), doubled a retry, within the bounds (RFC 6298
+    /// s2.2-2.5, s5.5).
     pub(super) fn rto(&self, config: &Config) -> Span {
         let base = if self.srtt_us == 0 {
             // Not before data transmission begins.
@@ -47,8 +48,8 @@ impl Tcb {
         base.times(1 << self.retries.min(20)).min(config.rto_max)
     }
 
-    /// Takes one round-trip measurement (RFC 6298 s2.2, s2.3), unless the timed segment was sent again (Karn, MUST-18:
-    /// `TIMING` is off then).
+    /// Takes one round-trip measurement (RFC 6298 s2.2, s2.3), unless the timed segment was sent
+    /// again (Karn, MUST-18: `TIMING` is off then).
     pub(super) fn measure(&mut self, now: Instant) {
         if !self.has(flag::TIMING) || self.snd_una.before(self.rtt_seq) {
             return;
@@ -128,7 +129,8 @@ impl Tcb {
     }
 
     fn resend_text(&mut self, config: &Config, now: Instant) -> Expiry {
-        // A peer that answers zero-window probes is never given up (MUST-37): `probes` counts the unanswered ones.
+        // A peer that answers zero-window probes is never given up (MUST-37): `probes` counts the
+        // unanswered ones.
         let persist = self.has(flag::PERSIST);
         let unanswered = if persist { self.probes } else { self.retries };
         if unanswered >= config.data_retries {
@@ -142,12 +144,14 @@ impl Tcb {
             self.owed |= owed::PROBE;
             return Expiry::ProbeWindow;
         }
-        // RFC 5681 s3.1: "the cwnd MUST be set to no more than the loss window, LW, which equals 1 full-sized segment".
+        // RFC 5681 s3.1: "the cwnd MUST be set to no more than the loss window, LW, which equals 1
+        // full-sized segment".
         self.flight_segments = 1;
         Expiry::Resend
     }
 
-    /// Goes back to the first unacknowledged number, backs the timer off (RFC 6298 s5.4-5.6) and stops the measurement.
+    /// Goes back to the first unacknowledged number, backs the timer off (RFC 6298 s5.4-5.6) and
+    /// stops the measurement.
     fn fall_back(&mut self, config: &Config, now: Instant) {
         self.retries = self.retries.saturating_add(1);
         self.snd_nxt = self.snd_una;
@@ -157,7 +161,8 @@ impl Tcb {
     }
 
     fn probe(&mut self, keepalive: Keepalive) -> Expiry {
-        // MUST-29: one unanswered probe is no proof of a dead connection; all of them are taken as one.
+        // MUST-29: one unanswered probe is no proof of a dead connection; all of them are taken as
+        // one.
         if self.probes >= keepalive.probes {
             self.owed |= owed::RST;
             self.abandon();

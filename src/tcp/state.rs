@@ -1,4 +1,5 @@
-//! The eleven states (RFC 9293 s3.3.2) and the only way between them: a table, held by a snapshot test.
+//! The eleven states (RFC 9293 s3.3.2) and the only way between them: a table, held by a snapshot
+//! test.
 //!
 //! ```text
 //!            ActiveOpen                      PassiveOpen
@@ -15,7 +16,8 @@
 //!      `------> TIME-WAIT -- TimeWaitOver --> CLOSED
 //! ```
 //!
-//! FIN and the ACK of ours in one segment take FIN-WAIT-1 to TIME-WAIT by way of FIN-WAIT-2 within that segment.
+//! FIN and the ACK of ours in one segment take FIN-WAIT-1 to TIME-WAIT by way of FIN-WAIT-2 within
+//! that segment.
 
 /// A connection's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! The transmission control block: what one connection is, in two cache lines.
 //!
-//! The first line is all that a lookup, a handshake and a teardown decide on; the second holds what data transfer and
-//! measurement need. `arrives`, `output` and `expires` are the only code that changes one; `enter` is the only way from
-//! state to state.
+//! The first line is all that a lookup, a handshake and a teardown decide on; the second holds what
+//! data transfer and measurement need. `arrives`, `output` and `expires` are the only code that
+//! changes one; `enter` is the only way from state to state.
 
 use super::state::{Event, State};
 use super::{Config, Keepalive, Seq};
@@ -12,18 +12,19 @@ use crate::wire::options::Options;
 use crate::wire::segment::Segment;
 use std::mem::{offset_of, size_of};
 
-/// Segments in flight at the most: the initial window of RFC 6928, held for the whole connection, but for the single
-/// segment that follows a timeout (RFC 5681 s3.1) and the climb back.
+/// Segments in flight at the most: the initial window of RFC 6928, held for the whole connection,
+/// but for the single segment that follows a timeout (RFC 5681 s3.1) and the climb back.
 pub(super) const FLIGHT_SEGMENTS_MAX: u8 = 10;
 
 /// The largest window that fits an unscaled header field, and so the largest that a SYN can offer.
 pub(super) const SYN_WINDOW_MAX: u32 = 65_535;
 
-/// RFC 9293 s3.7.1, MUST-15: "If an MSS Option is not received at connection setup, TCP implementations MUST assume a
-/// default send MSS of 536" for IPv4.
+/// RFC 9293 s3.7.1, MUST-15: "If an MSS Option is not received at connection setup, TCP
+/// implementations MUST assume a default send MSS of 536" for IPv4.
 const DEFAULT_MSS: u16 = 536;
 
-/// The smallest MSS we believe, so that a peer can't make us send a packet a byte. Linux's `tcp_min_snd_mss`.
+/// The smallest MSS we believe, so that a peer can't make us send a packet a byte. Linux's
+/// `tcp_min_snd_mss`.
 const SMALLEST_MSS: u16 = 48;
 
 /// Bytes that timestamps take from every segment (RFC 7323 s3.2, padded).
@@ -33,8 +34,9 @@ pub(super) const TIMESTAMP_BYTES: u16 = 12;
 pub(super) mod owed {
     /// An acknowledgment; text or FIN will carry it.
     pub const ACK: u8 = 1;
-    /// The acknowledgment that ends the three-way handshake. Text may ride on it, a bare FIN or RST may not: whoever
-    /// watches the wire sees the handshake complete before the teardown begins, as with any other stack.
+    /// The acknowledgment that ends the three-way handshake. Text may ride on it, a bare FIN or RST
+    /// may not: whoever watches the wire sees the handshake complete before the teardown begins, as
+    /// with any other stack.
     pub const HANDSHAKE: u8 = 2;
     /// RST, then nothing more.
     pub const RST: u8 = 4;
@@ -71,7 +73,8 @@ pub struct Tcb {
     pub key: FlowKey,
     state: State,
     pub(super) owed: u8,
-    /// Acknowledgments owed one for one, never coalesced: the peer counts duplicates (RFC 5681 s4.2).
+    /// Acknowledgments owed one for one, never coalesced: the peer counts duplicates (RFC 5681
+    /// s4.2).
     pub(super) dup_acks_owed: u8,
     /// Timeouts since the peer last acknowledged something.
     pub(super) retries: u8,
@@ -203,7 +206,8 @@ impl Tcb {
     pub(super) fn abandon(&mut self) {
         self.enter(Event::Abort);
         self.timer_at = Instant::NEVER;
-        // An RST still owed may have to follow the handshake's ACK; without one there is nobody left to tell.
+        // An RST still owed may have to follow the handshake's ACK; without one there is nobody
+        // left to tell.
         let last_words = if self.owed & owed::RST == 0 { 0 } else { owed::RST | owed::HANDSHAKE };
         self.owed &= last_words;
         self.dup_acks_owed = 0;
@@ -214,7 +218,8 @@ impl Tcb {
         let Options { mss, window_scale, sack_permitted: _, timestamps } = segment.options;
         self.rcv_nxt = Seq(segment.seq).plus(1);
         self.rcv_adv = self.rcv_nxt.plus(config.window.min(SYN_WINDOW_MAX));
-        // RFC 7323 s2.2: "The window field in a segment where the SYN bit is set MUST NOT be scaled."
+        // RFC 7323 s2.2: "The window field in a segment where the SYN bit is set MUST NOT be
+        // scaled."
         self.snd_wnd = u32::from(segment.window);
         self.snd_wnd_max = self.snd_wnd;
         self.wl1 = Seq(segment.seq);
@@ -246,7 +251,8 @@ impl Tcb {
                 self.enter(Event::Close);
                 self.timer_at = Instant::NEVER;
             }
-            // "Queue for processing after entering ESTABLISHED state": the ACK of our SYN looks for the flag.
+            // "Queue for processing after entering ESTABLISHED state": the ACK of our SYN looks for
+            // the flag.
             State::SynReceived => self.flags |= flag::FIN_QUEUED,
             State::Established | State::CloseWait => {
                 self.flags |= flag::FIN_QUEUED;
@@ -300,7 +306,8 @@ impl Tcb {
         self.snd_max
     }
 
-    /// When time alone will next change this connection: retransmission, probe, keepalive, FIN-WAIT-2 or TIME-WAIT.
+    /// When time alone will next change this connection: retransmission, probe, keepalive,
+    /// FIN-WAIT-2 or TIME-WAIT.
     pub fn deadline(&self, config: &Config, keepalive: Option<Keepalive>) -> Instant {
         match self.state {
             State::FinWait2 => self.timer_at.min(self.heard_at + config.fin_wait2),
@@ -319,8 +326,8 @@ impl Tcb {
         }
     }
 
-    /// When the next keepalive probe is due. RFC 9293 s3.8.4, MUST-26: only "when no sent data is outstanding, and no
-    /// data or acknowledgment packets have been received" for the interval.
+    /// When the next keepalive probe is due. RFC 9293 s3.8.4, MUST-26: only "when no sent data is
+    /// outstanding, and no data or acknowledgment packets have been received" for the interval.
     pub(super) fn keepalive_at(&self, keepalive: Keepalive) -> Instant {
         if self.timer_at != Instant::NEVER {
             return Instant::NEVER;

@@ -1,31 +1,36 @@
-//! A hierarchical timing wheel (Varghese and Lauck, scheme 7) with one node a connection and intrusive links.
+//! A hierarchical timing wheel (Varghese and Lauck, scheme 7) with one node a connection and
+//! intrusive links.
 //!
-//! Owns when a node fires; knows nothing of what a node is. Time is cut into ticks; six levels of 256 slots cover the
-//! whole 64-bit clock. A node stands at the level of the highest base-256 digit in which its tick differs from the
-//! wheel's; when the wheel's tick enters that slot, the slot's nodes cascade to lower levels:
+//! Owns when a node fires; knows nothing of what a node is. Time is cut into ticks; six levels of
+//! 256 slots cover the whole 64-bit clock. A node stands at the level of the highest base-256 digit
+//! in which its tick differs from the wheel's; when the wheel's tick enters that slot, the slot's
+//! nodes cascade to lower levels:
 //!
 //! ```text
-//!   level 0: 256 slots of 65.5 µs   level 1: of 16.8 ms   level 2: of 4.3 s   level 3: of 18 min ... level 5
+//!   level 0: 256 slots of 65.5 µs   level 1: of 16.8 ms   level 2: of 4.3 s   ...   level 5
 //! ```
 //!
-//! Invariant: no occupied slot lies before the wheel's tick, so the first set bit of a level's bitmap is its earliest
-//! slot, and idle time is jumped over, never walked. Slots are the first [`SLOTS`] links: a list is a ring through its
-//! slot, and linking has no special case.
+//! Invariant: no occupied slot lies before the wheel's tick, so the first set bit of a level's
+//! bitmap is its earliest slot, and idle time is jumped over, never walked. Slots are the first
+//! [`SLOTS`] links: a list is a ring through its slot, and linking has no special case.
 
 use crate::time::Instant;
 
-/// A tick is 2^16 ns, 65.5 µs: well under the 200 ms of the shortest RTO and about the time of a few busy turns, so
-/// that a finer one would only spread nodes over more slots; and 48 bits of ticks are six digits of eight bits.
+/// A tick is 2^16 ns, 65.5 µs: well under the 200 ms of the shortest RTO and about the time of a
+/// few busy turns, so that a finer one would only spread nodes over more slots; and 48 bits of
+/// ticks are six digits of eight bits.
 const TICK_BITS: u32 = 16;
-/// 256 slots a level: a 1 s RTO cascades once and a 60 s TIME-WAIT twice (with 64 slots, twice and three times).
+/// 256 slots a level: a 1 s RTO cascades once and a 60 s TIME-WAIT twice (with 64 slots, twice and
+/// three times).
 const DIGIT_BITS: u32 = 8;
 const LEVEL_SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = ((u64::BITS - TICK_BITS) / DIGIT_BITS) as usize;
 const SLOTS: usize = LEVELS * LEVEL_SLOTS;
 /// The tick that no clock reaches.
 const NEVER_TICK: u64 = 1 << (u64::BITS - TICK_BITS);
-/// Nodes cascaded for each node that one call may hand out: a node moves down at most five times in its life, mostly
-/// twice, so with four the cascades never fall behind, and a slot of a million nodes is no stall.
+/// Nodes cascaded for each node that one call may hand out: a node moves down at most five times in
+/// its life, mostly twice, so with four the cascades never fall behind, and a slot of a million
+/// nodes is no stall.
 const MOVES_PER_DUE: usize = 4;
 /// In `Link::next` of a node that is not filed.
 const UNFILED: u32 = u32::MAX;
@@ -77,8 +82,9 @@ impl Wheel {
         }
     }
 
-    /// Files `node` to fire at `at` or up to one tick later, never earlier; moves it if it is filed already. A time that
-    /// has passed is due at the next [`Wheel::expire`]; `NEVER` only takes the node out. O(1).
+    /// Files `node` to fire at `at` or up to one tick later, never earlier; moves it if it is filed
+    /// already. A time that has passed is due at the next [`Wheel::expire`]; `NEVER` only takes the
+    /// node out. O(1).
     pub fn arm(&mut self, node: u32, at: Instant) {
         let index = self.index(node);
         if self.links[index].next != UNFILED {
@@ -99,9 +105,10 @@ impl Wheel {
         }
     }
 
-    /// Moves the wheel to `now` and hands out nodes that are due, taking them out, at most `limit`; the rest stay due
-    /// for the next call. The work is bounded whatever the time that went by: cascading is, too, and then nodes may
-    /// wait for the next call although `limit` was not reached. Answers through `due`, in order of tick.
+    /// Moves the wheel to `now` and hands out nodes that are due, taking them out, at most `limit`;
+    /// the rest stay due for the next call. The work is bounded whatever the time that went by:
+    /// cascading is, too, and then nodes may wait for the next call although `limit` was not
+    /// reached. Answers through `due`, in order of tick.
     pub fn expire(&mut self, now: Instant, limit: usize, due: &mut Vec<u32>) {
         let target = now.as_nanos() >> TICK_BITS;
         let mut fires = limit;
@@ -141,8 +148,9 @@ impl Wheel {
         (link.next != UNFILED).then_some(link.at)
     }
 
-    /// No node fires before this: the earliest deadline, or a lower bound of it. `NEVER` if the wheel is empty.
-    /// Whoever jumps there, calls [`Wheel::expire`] and asks again comes to every deadline in a few steps.
+    /// No node fires before this: the earliest deadline, or a lower bound of it. `NEVER` if the
+    /// wheel is empty. Whoever jumps there, calls [`Wheel::expire`] and asks again comes to every
+    /// deadline in a few steps.
     pub fn next(&self) -> Instant {
         if self.is_empty() || self.soonest == NEVER_TICK {
             return Instant::NEVER;
@@ -164,7 +172,8 @@ impl Wheel {
         size_of::<Link>()
     }
 
-    /// The earliest occupied slot and its first tick; of two that start together the higher, which must cascade first.
+    /// The earliest occupied slot and its first tick; of two that start together the higher, which
+    /// must cascade first.
     fn earliest(&self) -> Option<(usize, u64)> {
         let mut best = None;
         for (level, words) in self.occupied.iter().enumerate() {
@@ -180,7 +189,8 @@ impl Wheel {
         best
     }
 
-    /// Puts the node at `index` at the end of the ring where its deadline belongs; answers that slot's first tick.
+    /// Puts the node at `index` at the end of the ring where its deadline belongs; answers that
+    /// slot's first tick.
     fn link(&mut self, index: usize) -> u64 {
         let tick = tick_after(self.links[index].at).max(self.tick);
         let differing = tick ^ self.tick;
@@ -327,14 +337,16 @@ mod tests {
         prop_oneof![
             5 => (node.clone(), span.clone()).prop_map(|(node, span)| Act::Arm(node, span)),
             1 => node.prop_map(Act::Cancel),
-            3 => (span, prop_oneof![0..4usize, Just(1000)]).prop_map(|(span, limit)| Act::Pass(span, limit)),
+            3 => (span, prop_oneof![0..4usize, Just(1000)])
+                .prop_map(|(span, limit)| Act::Pass(span, limit)),
         ]
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
-        /// The model keeps (tick in which it may fire, node). A call with a high limit must hand out exactly those up to
-        /// the current tick; one with a low limit, some of those. Nothing comes early.
+        /// The model keeps (tick in which it may fire, node). A call with a high limit must hand
+        /// out exactly those up to the current tick; one with a low limit, some of those. Nothing
+        /// comes early.
         #[test]
         fn the_wheel_does_what_a_sorted_map_does(
             start in 0..1u64 << 62,
@@ -365,7 +377,8 @@ mod tests {
                             prop_assert!(deadline.is_some_and(|deadline| deadline <= now));
                         }
                         if limit == 1000 {
-                            let overdue = model.values().any(|&d| tick_after(at(d)) <= now >> TICK_BITS);
+                            let now_tick = now >> TICK_BITS;
+                            let overdue = model.values().any(|&d| tick_after(at(d)) <= now_tick);
                             prop_assert!(!overdue, "{model:?} at {now}");
                         }
                     }

@@ -43,7 +43,7 @@ impl Queue {
                 io::ErrorKind::InvalidInput,
                 format!(
                     "queue {id} of {name} does not exist: it has {count} (0-{last}); \
-                     `ethtool -L {name} combined N` gives it more, a veth gets them when it is made \
+                     `ethtool -L {name} combined N` gives it more, a veth gets them when made \
                      (`numrxqueues N numtxqueues N`)",
                     name = interface.name,
                     count = interface.queues,
