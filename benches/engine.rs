@@ -4,7 +4,8 @@
 //! `cargo bench --bench engine`. Each side keeps its connections established until they are the
 //! oldest of the number in flight; then the client closes, the server answers with its own close,
 //! and a new one is opened. So that many are really open all the time, and the time a connection
-//! takes holds a handshake, a teardown, and finding it six times. The client's TIME-WAIT lasts 2 ms.
+//! takes holds a handshake, a teardown, and finding it six times. The client's TIME-WAIT lasts 2
+//! ms.
 //!
 //! smoltcp looks at every socket for every packet: at 100,000 it takes most of a minute to fill, so
 //! narrow down (`-- engine/shakedown`) when only the engine is of interest.
@@ -18,7 +19,8 @@ use std::time::Duration;
 /// there are frames in a burst: more would only wait for each other.
 const CHURN_MAX: usize = 64;
 
-/// Both rivals' clock goes on by this every turn: about what a busy turn takes, and no clock is read.
+/// Both rivals' clock goes on by this every turn: about what a busy turn takes, and no clock is
+/// read.
 const TURN_US: u64 = 10;
 
 /// A client and a server, and the number of connections that went all the way.

@@ -1,7 +1,9 @@
-//! An engine among strangers: segments with the right four-tuple and nearly the right numbers, odd options, all flags,
-//! ARP, ICMP and noise, at arbitrary times. It must not panic, lose a frame, break a law, or answer more than it is asked.
+//! An engine among strangers: segments with the right four-tuple and nearly the right numbers, odd
+//! options, all flags, ARP, ICMP and noise, at arbitrary times. It must not panic, lose a frame,
+//! break a law, or answer more than it is asked.
 //!
-//! `SHAKEDOWN_SEEDS=1000 cargo test --test fuzz` tries more; a failure prints its seed, `SHAKEDOWN_SEED=7` runs that one.
+//! `SHAKEDOWN_SEEDS=1000 cargo test --test fuzz` tries more; a failure prints its seed,
+//! `SHAKEDOWN_SEED=7` runs that one.
 
 use shakedown::app::App;
 use shakedown::app::client::{Client, Close, Load, Workload};

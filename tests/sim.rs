@@ -334,14 +334,14 @@ fn both_sides_may_open_and_close_at_the_same_time() {
             for &FlowKey { local, remote, local_port, remote_port } in &keys {
                 let (a, b) = (&mut sim.a.engine, &mut sim.b.engine);
                 let key = FlowKey { local, remote, local_port, remote_port };
-                a.connect(Instant::ZERO, key, Default::default()).unwrap();
+                a.connect(Instant::ZERO, key, ()).unwrap();
                 let key = FlowKey {
                     local: remote,
                     remote: local,
                     local_port: remote_port,
                     remote_port: local_port,
                 };
-                b.connect(Instant::ZERO, key, Default::default()).unwrap();
+                b.connect(Instant::ZERO, key, ()).unwrap();
             }
             sim.run_out(END);
             for engine in [&sim.a.engine, &sim.b.engine] {

@@ -207,7 +207,7 @@ fn flag_name(key: &str) -> String {
 }
 
 fn place_of(text: &str, at: usize) -> Place {
-    let before = &text[..text.floor_char_boundary(at)];
+    let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     Place {
         line: before.matches('\n').count() + 1,

@@ -107,7 +107,7 @@ fn capabilities() -> Finding {
     let missing: Vec<_> = CAPABILITIES
         .iter()
         // Before CAP_BPF there was CAP_SYS_ADMIN, and it still stands for it.
-        .filter(|(name, number)| !has(*number) && !(*name == "CAP_BPF" && has(CAP_SYS_ADMIN)))
+        .filter(|(name, number)| !(has(*number) || *name == "CAP_BPF" && has(CAP_SYS_ADMIN)))
         .map(|(name, _)| *name)
         .collect();
     if missing.is_empty() {

@@ -268,7 +268,7 @@ fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure>
 fn finish_bench(plan: &BenchPlan, sides: &Sides, rival: Option<&Outcome>) -> Result<(), Failure> {
     let client = sides.client.as_ref().ok_or_else(no_side)?;
     let server = sides.server.as_ref().ok_or_else(no_side)?;
-    let verdict = summary::reconcile(client, server);
+    let verdict = summary::reconcile(client, server, plan.stack.impair.is_some());
     let mut sections = Map::new();
     sections.insert(
         "settings".into(),

@@ -131,8 +131,8 @@ impl ServerPlan {
         output: Output,
     ) -> Result<ServerPlan, String> {
         let Serve { listen, app, response_size, duration } = serve;
-        let services = services(&listen, app, response_size, run.keepalive)?;
         let (site, stack) = site_and_stack(network, run, tcp, impair)?;
+        let services = services(&listen, app, response_size, stack.keepalive)?;
         Ok(ServerPlan { site, stack, services, duration, output })
     }
 }

@@ -110,6 +110,10 @@ impl<S: Copy + Default> Table<S> {
         self.index.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
     /// Number of slots.
     pub fn max(&self) -> usize {
         self.tcbs.len()

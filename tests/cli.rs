@@ -1,0 +1,236 @@
+//! The binary from outside: what a script sees. Exit codes, texts on standard error, JSON, files.
+//! Nothing here needs root.
+
+mod common;
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// A file of the test's own, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        Scratch(folder.join(format!("cli-{}-{name}", std::process::id())))
+    }
+
+    fn with(name: &str, text: &str) -> Scratch {
+        let scratch = Scratch::new(name);
+        std::fs::write(&scratch.0, text).unwrap();
+        scratch
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn shakedown(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shakedown")).args(arguments).output().unwrap()
+}
+
+/// Runs it, and holds it to an exit code and to what it says on standard error.
+fn expect(arguments: &[&str], code: i32, said: &str) {
+    let output = shakedown(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+}
+
+/// Runs a bench with JSON on standard output.
+fn bench(arguments: &[&str]) -> Value {
+    let output = shakedown(&[&["bench", "--json", "-"], arguments].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn number(value: &Value, path: &str) -> u64 {
+    value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} in {value:#}"))
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    expect(&["server", "--lisen", "80"], 2, "--lisen");
+    expect(&["server"], 2, "-i eth1");
+    expect(&["server", "-i", "lo", "--addr", "10.0.0.2/24"], 2, "--listen 80");
+    expect(&["client", "-i", "lo", "--addr", "10.0.0.2/24"], 2, "--target");
+    expect(&["client", "-d", "10"], 2, "write 10s");
+    expect(&["client", "--addr", "2001:db8::1/64"], 2, "IPv6 is not supported yet");
+    expect(&["client", "--sport", "2000-1000"], 2, "port range `2000-1000` is empty");
+    expect(&["bench", "--threads", "3"], 2, "--threads 1 or 2");
+    expect(&["bench", "--compare", "kernel"], 2, "--link veth");
+    expect(&["frobnicate"], 2, "frobnicate");
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for arguments in [&["--help"][..], &["server", "--help"], &["--version"]] {
+        let output = shakedown(arguments);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_bad_file_is_exit_code_104_with_line_and_column() {
+    let value = Scratch::with("value.toml", "interface = 'lo'\nmtu = 90000\n");
+    expect(&["server", "--config", value.path()], 104, "value.toml:2:7: mtu:");
+    let syntax = Scratch::with("syntax.toml", "interface = 'lo'\naddr = [\n");
+    expect(&["server", "--config", syntax.path()], 104, "syntax.toml:");
+    let unknown = Scratch::with("unknown.toml", "\n\ninterfase = 'lo'\n");
+    expect(&["server", "--config", unknown.path()], 104, "unknown.toml:3:13: `interfase`");
+    let lacking = Scratch::with("lacking.toml", "interface = 'lo'\n");
+    expect(&["server", "--config", lacking.path()], 104, "--addr");
+    expect(&["server", "--config", "nowhere.toml"], 104, "nowhere.toml: can't be read");
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_exit_code_3_and_the_others_are_named() {
+    let server = ["server", "-i", "nothere0", "--addr", "10.0.0.2/24", "--listen", "80"];
+    expect(&server, 3, "no interface \"nothere0\"; there are: ");
+    expect(&["doctor", "-i", "nothere0"], 3, "to mend first");
+    let core = ["bench", "--cpus", "1000", "-n", "1"];
+    let output = shakedown(&core);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("core 1000"), "{stderr}");
+}
+
+#[test]
+fn doctor_says_what_it_looked_at() {
+    let output = shakedown(&["doctor", "-i", "lo"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for word in ["Linux ", "AF_XDP", "core", "lo: driver"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let bad = text.contains("BAD");
+    assert_eq!(output.status.code(), Some(if bad { 3 } else { 0 }), "{text}");
+}
+
+/// Every connection is counted once at each station of its life, on both sides.
+fn holds_together(report: &Value, connections: u64) {
+    assert_eq!(number(report, "/schema_version"), 1);
+    assert_eq!(report.pointer("/verdict/state").unwrap(), "ok");
+    for side in ["client", "server"] {
+        let of = |name: &str| number(report, &format!("/{side}/{name}"));
+        assert_eq!(of("connections_opened_total"), connections, "{side}");
+        assert_eq!(of("connections_established_total"), connections, "{side}");
+        assert_eq!(of("connections_closed_total") + of("connections_failed_total"), connections);
+        assert_eq!(of("connections_left_open") + of("connections_left_in_time_wait"), 0);
+        assert_eq!(report.pointer(&format!("/{side}/frames_missing")).unwrap(), 0);
+        assert_eq!(report.pointer(&format!("/{side}/device/mode")).unwrap(), "memory");
+    }
+    assert_eq!(
+        number(report, "/client/tx_packets_total"),
+        number(report, "/server/rx_packets_total")
+    );
+    assert_eq!(
+        number(report, "/server/tx_packets_total"),
+        number(report, "/client/rx_packets_total")
+    );
+    assert_eq!(number(report, "/client/handshake_seconds/count"), connections);
+    assert_eq!(number(report, "/client/counters/ActiveOpens"), connections);
+    assert_eq!(number(report, "/server/counters/PassiveOpens"), connections);
+}
+
+#[test]
+fn a_bench_in_memory_opens_and_closes_what_it_was_asked_for() {
+    holds_together(&bench(&["-n", "5000"]), 5000);
+    holds_together(&bench(&["-n", "1000", "-c", "1"]), 1000);
+    holds_together(&bench(&["-n", "3001", "--close", "rst"]), 3001);
+}
+
+#[test]
+fn a_bench_on_two_threads_agrees_with_itself() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        common::say("a_bench_on_two_threads: SKIPPED, one core");
+        return;
+    }
+    holds_together(&bench(&["-n", "5000", "--threads", "2"]), 5000);
+}
+
+#[test]
+fn requests_are_answered_and_checked() {
+    let report = bench(&["-n", "300", "--workload", "http", "--requests", "3"]);
+    holds_together(&report, 300);
+    assert_eq!(number(&report, "/client/transactions_total"), 900);
+    let report = bench(&["-n", "200", "--workload", "rr", "--request-size", "5k"]);
+    holds_together(&report, 200);
+    assert_eq!(number(&report, "/client/transactions_total"), 200);
+    assert_eq!(number(&report, "/client/response_errors_by_reason/bytes"), 0);
+}
+
+#[test]
+fn connections_survive_a_bad_link_and_the_seed_repeats_it() {
+    let arguments = ["-n", "200", "--impair-loss", "5%", "--impair-dup", "2%", "--seed", "7"];
+    let report = bench(&[&arguments[..], &["--rto-initial", "20ms", "--rto-min", "10ms"]].concat());
+    assert_eq!(number(&report, "/settings/seed"), 7);
+    assert_eq!(number(&report, "/client/connections_established_total"), 200);
+    assert!(number(&report, "/client/counters/RetransSegs") > 0);
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let report = bench(&["-r", "2k", "-d", "1s"]);
+    let opened = number(&report, "/client/connections_opened_total") as f64;
+    let seconds = report.pointer("/client/duration_seconds").unwrap().as_f64().unwrap();
+    assert!((opened / seconds - 2000.0).abs() < 100.0, "{opened} in {seconds} s");
+    assert_eq!(report.pointer("/client/rate_asked_per_second").unwrap(), 2000.0);
+}
+
+#[test]
+fn the_recording_is_a_pcap_of_every_frame() {
+    let pcap = Scratch::new("run.pcap");
+    let report = bench(&["-n", "10", "--pcap", pcap.path()]);
+    let bytes = std::fs::read(&pcap.0).unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    assert_eq!((word(0), word(20)), (0xa1b2_3c4d, 1), "nanoseconds, Ethernet");
+    let (mut at, mut frames, mut syns) = (24, 0, 0);
+    while at < bytes.len() {
+        let len = word(at + 8) as usize;
+        let frame = &bytes[at + 16..at + 16 + len];
+        // IPv4, TCP, and SYN alone among the flags.
+        if frame[12..14] == [8, 0] && frame[23] == 6 && frame[47] & 0x12 == 0x02 {
+            syns += 1;
+        }
+        (at, frames) = (at + 16 + len, frames + 1);
+    }
+    let seen =
+        number(&report, "/client/rx_packets_total") + number(&report, "/client/tx_packets_total");
+    assert_eq!((frames, syns), (seen, 10));
+}
+
+#[test]
+fn json_goes_to_a_file_next_to_the_summary() {
+    let json = Scratch::new("run.json");
+    let output = shakedown(&["bench", "-n", "10", "-q", "--json", json.path()]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ok: all 10 connections"));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json.0).unwrap()).unwrap();
+    holds_together(&report, 10);
+    let nowhere = ["bench", "-n", "1", "--json", "/nonexistent/run.json"];
+    expect(&nowhere, 1, "--json /nonexistent/run.json");
+}
+
+#[test]
+fn a_signal_before_the_end_is_exit_code_105_with_a_report() {
+    let json = Scratch::new("signal.json");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_shakedown"))
+        .args(["bench", "-d", "60s", "-q", "--json", json.path()])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(child.wait().unwrap().code(), Some(105));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json.0).unwrap()).unwrap();
+    let connections = number(&report, "/client/connections_opened_total");
+    assert!(connections > 0);
+    holds_together(&report, connections);
+}
