@@ -317,12 +317,13 @@ impl Tcb {
             self.challenge(arrival);
             return false;
         }
-        if ack.after(self.snd_una) {
+        let advances = ack.after(self.snd_una);
+        if advances {
             self.advance(ack, config, now, arrival);
         } else if ack == self.snd_una && self.is_duplicate(segment) {
             self.duplicate_ack(arrival);
         }
-        if !ack.before(self.snd_una) {
+        if advances || (ack == self.snd_una && self.is_newer(segment)) {
             self.take_window(segment, config, now);
         }
         if self.has(flag::FIN_SENT) && self.snd_una == self.snd_max {
@@ -383,12 +384,18 @@ impl Tcb {
 
     /// "the send window should be updated": only from segments newer than the last that did
     /// (SND.WL1, SND.WL2).
-    fn take_window(&mut self, segment: &Segment, config: &Config, now: Instant) {
+    ///
+    /// Deviates: one that acknowledges more is newer whatever its sequence number, as for Linux. The
+    /// RFC supposes that segments are processed in order; here the last may have come ahead of a
+    /// gap, and what fills the gap has a lower number. To move SND.UNA and leave SND.WND would be to
+    /// send past the window that the peer offered.
+    fn is_newer(&self, segment: &Segment) -> bool {
         let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
-        if self.wl1.after(seq) || (self.wl1 == seq && self.wl2.after(ack)) {
-            return;
-        }
-        (self.wl1, self.wl2) = (seq, ack);
+        !self.wl1.after(seq) && (self.wl1 != seq || !self.wl2.after(ack))
+    }
+
+    fn take_window(&mut self, segment: &Segment, config: &Config, now: Instant) {
+        (self.wl1, self.wl2) = (Seq(segment.seq), Seq(segment.ack));
         self.snd_wnd = u32::from(segment.window) << self.snd_shift;
         self.snd_wnd_max = self.snd_wnd_max.max(self.snd_wnd);
         if self.has(flag::PERSIST) && self.snd_wnd > 0 {
