@@ -35,7 +35,7 @@ struct Pairing {
 const HTTP_SIZE: u64 = 9_000;
 const HTTP: Service = Service::Http { response_size: HTTP_SIZE };
 
-const PAIRINGS: [Pairing; 12] = [
+const PAIRINGS: [Pairing; 13] = [
     pairing("handshake, accept", || Workload::Handshake, Close::Fin, Service::Accept),
     pairing("handshake, discard", || Workload::Handshake, Close::Fin, Service::Discard),
     pairing("handshake by reset, discard", || Workload::Handshake, Close::Rst, Service::Discard),
@@ -47,6 +47,7 @@ const PAIRINGS: [Pairing; 12] = [
     pairing("http keep-alive", || http(3), Close::Fin, HTTP),
     pairing("http by reset", || http(2), Close::Rst, HTTP),
     pairing("rr, echo", || rr(4_000, 4_000), Close::Fin, Service::Echo),
+    pairing("rr, echo more than it can keep", || rr(30_000, 30_000), Close::Fin, Service::Echo),
     pairing("rr, discard", || rr(3_000, 0), Close::Fin, Service::Discard),
 ];
 
@@ -76,10 +77,16 @@ fn load(count: u64, close: Close) -> Load {
     Load { rate_per_second: None, connections: 5, count: Some(count), close }
 }
 
-/// A setup in which only bad luck beyond belief, and no timer of its own, fails a connection.
+/// A setup in which only bad luck beyond belief, and no timer of its own, fails a connection. What
+/// each side offers in its SYN differs from seed to seed.
 fn patient(seed: u64, link: Options) -> Setup {
     let mut setup = Setup::new(seed, 1);
+    let mut rng = Rng::new(!seed);
     for config in [&mut setup.a, &mut setup.b] {
+        config.tcp.timestamps = rng.chance(0.5);
+        config.tcp.window_scaling = rng.chance(0.5);
+        config.tcp.mss = [1460, 1460, 536, 300][rng.below(4) as usize];
+        config.tcp.window = [65_535, 300_000, 3_000, 500][rng.below(4) as usize];
         config.tcp.syn_retries = 20;
         config.tcp.data_retries = 20;
         config.tcp.rto_max = Span::from_secs(8);
@@ -131,7 +138,7 @@ fn run_pairing(
     setup.b.listeners[0].keepalive = (close == Close::Rst).then_some(KEEPALIVE);
     let mut sim = client_and_server(setup, workload(), load(connections, close), service);
     run_to_the_end(&mut sim);
-    // ARP asks only so many times, whatever TCP's patience: on the worst link all of them may get lost.
+    // ARP asks only so many times, whatever TCP's patience: on the worst link all may get lost.
     if link.loss < 0.3 || sim.a.engine.app.results().failed.of(End::Unreachable) == 0 {
         all_went_well(&sim, connections);
     }

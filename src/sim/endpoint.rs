@@ -28,7 +28,7 @@ pub(super) struct Endpoint {
     /// FIN was sent before the other side's arrived: by the book this side goes to TIME-WAIT.
     pub closed_first: bool,
     /// Up to here everything arrived at the other side, and past it these ranges. Up to `taken` it
-    /// came in order.
+    /// came in order and into an open window.
     pub arrived: i64,
     pub arrived_ahead: Vec<(i64, i64)>,
     pub taken: i64,
@@ -109,7 +109,8 @@ impl Endpoint {
     /// Bytes `seq..end` arrive at the other side.
     pub fn arrives(&mut self, seq: i64, end: i64) {
         if seq <= self.taken.max(self.acked) {
-            self.taken = self.taken.max(end);
+            // What is past the window may be taken or not.
+            self.taken = self.taken.max(end.min(self.edge.max(1)));
         }
         if end <= self.arrived {
             return;

@@ -185,11 +185,10 @@ impl Flow {
         let mut ghost = false;
         match us.syn {
             Some(syn) if syn.isn == sent.seq => {
-                let mut options = sent.options;
-                // The clock of timestamps goes on, and a SYN-ACK may follow a SYN in simultaneous
-                // open.
-                options.timestamps = options.timestamps.and(syn.options.timestamps);
-                law(options == syn.options, "a SYN sent again has other options")?;
+                // In simultaneous open, a SYN-ACK leaves out what the other SYN did not offer.
+                let other = them.syn.filter(|_| answers).map(|syn| syn.options);
+                let same = same_offer(sent.options, syn.options, other);
+                law(same, "a SYN sent again has other options")?;
                 law(us.acked_known < 1, "its SYN is known to be acknowledged")?;
                 law(!us.over, "its connection is over")?;
             }
@@ -338,6 +337,19 @@ impl Flow {
         *self = Flow { haunted: lingers, ..Flow::default() };
         self.ends[side.other() as usize].before = before;
     }
+}
+
+/// Whether a SYN with `again` repeats one with `first`, the clock of timestamps apart. Where both
+/// sides must offer an option to use it, it may be left out if it is not in `other`.
+fn same_offer(again: Options, first: Options, other: Option<Options>) -> bool {
+    let scaled = other.is_some_and(|other| other.window_scale.is_none());
+    let stamped = other.is_some_and(|other| other.timestamps.is_none());
+    let sacked = other.is_some_and(|other| !other.sack_permitted);
+    again.mss == first.mss
+        && (again.window_scale == first.window_scale || (scaled && again.window_scale.is_none()))
+        && (again.timestamps.is_some() == first.timestamps.is_some()
+            || (stamped && again.timestamps.is_none()))
+        && (again.sack_permitted == first.sack_permitted || (sacked && !again.sack_permitted))
 }
 
 /// Whether `sent` is RFC 9293 s3.10.7.1's answer to `segment`.

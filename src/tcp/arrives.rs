@@ -385,10 +385,10 @@ impl Tcb {
     /// "the send window should be updated": only from segments newer than the last that did
     /// (SND.WL1, SND.WL2).
     ///
-    /// Deviates: one that acknowledges more is newer whatever its sequence number, as for Linux. The
-    /// RFC supposes that segments are processed in order; here the last may have come ahead of a
-    /// gap, and what fills the gap has a lower number. To move SND.UNA and leave SND.WND would be to
-    /// send past the window that the peer offered.
+    /// Deviates: one that acknowledges more is newer whatever its sequence number, as for Linux.
+    /// The RFC supposes that segments are processed in order; here the last may have come ahead of
+    /// a gap, and what fills the gap has a lower number. To move SND.UNA and leave SND.WND would be
+    /// to send past the window that the peer offered.
     fn is_newer(&self, segment: &Segment) -> bool {
         let (seq, ack) = (Seq(segment.seq), Seq(segment.ack));
         !self.wl1.after(seq) && (self.wl1 != seq || !self.wl2.after(ack))
