@@ -1,10 +1,25 @@
-//! One core's program: rx, poll, tx, over values that can't be in two places.
+//! One core's program: rx, poll, tx, over values that can't be in two places. And the [`ring`] of a
+//! run's workers.
+//!
+//! A peer spreads its frames over our queues by a hash of its own, so a frame may arrive at a
+//! worker that has no connection for it. It is handed round the ring until a worker has; the last
+//! that it comes to answers it as a stack without that connection would. Connections never move,
+//! and a run with one worker has no ring.
+//!
+//! Two things a ring does not mend. A SYN that is sent again and comes to another worker opens a
+//! second half-open block: the peer's ACK fits one of the two and is handed on by the other, which
+//! stays until its SYN-ACK's tries are used up. And TIME-WAIT holds a four-tuple back only where
+//! its connection was: elsewhere a SYN opens it at once (its ISN is past the old numbers, by the
+//! clock that workers share), and segments of the new connection that later stray to the old place
+//! are acknowledged there and lost.
 
 use crate::app::App;
 use crate::device::Device;
 use crate::engine::Engine;
-use crate::frame::{Burst, Pool};
+use crate::frame::{BURST_FRAMES_MAX, Burst, CHUNK_BYTES, HEADROOM_BYTES, Pool};
 use crate::time::Instant;
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
 
 /// A device, an engine, and the frames that go between them.
 pub struct Worker<D, A: App> {
@@ -13,25 +28,101 @@ pub struct Worker<D, A: App> {
     pub pool: Pool,
     rx: Burst,
     tx: Burst,
+    place: Option<Place>,
+}
+
+/// A worker's place in a [`ring`].
+pub struct Place {
+    workers: u16,
+    inbox: Arc<Inbox>,
+    next: Arc<Inbox>,
+}
+
+type Inbox = ArrayQueue<Stray>;
+
+/// A frame on its way between workers: by value, as each has memory of its own, and the copy of
+/// what is rare with a peer that keeps a connection on its queue costs less than memory shared by
+/// all would cost every frame.
+struct Stray {
+    passes: u16,
+    len: u16,
+    bytes: [u8; STRAY_BYTES_MAX],
+}
+
+/// The longest packet that fits a frame.
+const STRAY_BYTES_MAX: usize = CHUNK_BYTES as usize - HEADROOM_BYTES as usize;
+
+/// As many as wait for a worker in the ring of a queue: one that is held up for longer loses frames
+/// there too. 1 MB.
+const INBOX_FRAMES: usize = 512;
+
+/// Strays taken a turn, so that they and what the device has do not starve each other.
+const STRAYS_MAX: usize = BURST_FRAMES_MAX / 2;
+
+/// Places for the `workers` workers of one run, in order: each hands on to the next, the last to
+/// the first. All memory is allocated here.
+pub fn ring(workers: u16) -> Vec<Place> {
+    let inboxes: Vec<_> = (0..workers).map(|_| Arc::new(Inbox::new(INBOX_FRAMES))).collect();
+    let nexts = inboxes.iter().cycle().skip(1);
+    let places = inboxes.iter().zip(nexts);
+    places
+        .map(|(inbox, next)| Place { workers, inbox: inbox.clone(), next: next.clone() })
+        .collect()
 }
 
 impl<D: Device, A: App> Worker<D, A> {
     pub fn new(dev: D, engine: Engine<A>, pool: Pool) -> Worker<D, A> {
-        Worker { dev, engine, pool, rx: Burst::new(), tx: Burst::new() }
+        Worker { dev, engine, pool, rx: Burst::new(), tx: Burst::new(), place: None }
+    }
+
+    /// Takes its place among the workers of a run. The only place of a ring is as none.
+    pub fn join(&mut self, place: Place) {
+        self.engine.join(place.workers);
+        self.place = (place.workers > 1).then_some(place);
     }
 
     /// One turn. The only place where the three parts meet; answers true if any frame moved.
     pub fn turn(&mut self, now: Instant) -> bool {
+        self.collect_strays();
         self.dev.rx(now, &mut self.pool, &mut self.rx);
         let received = self.rx.len();
         self.engine.poll(now, &mut self.pool, &mut self.rx, &mut self.tx);
+        self.hand_on_strays();
         let sent = self.tx.len();
         self.dev.tx(now, &mut self.pool, &mut self.tx);
         received + sent > 0
     }
 
+    /// Takes what other workers left here, ahead of what the device has: it is older.
+    fn collect_strays(&mut self) {
+        let Some(Place { inbox, .. }) = &self.place else { return };
+        let most = inbox.len().min(STRAYS_MAX).min(self.rx.room()).min(self.pool.len());
+        for _ in 0..most {
+            let Some(Stray { passes, len, bytes }) = inbox.pop() else { return };
+            let mut frame = self.pool.take().expect("the pool holds at least `most` frames");
+            frame.reset(usize::from(len));
+            frame.bytes_mut().copy_from_slice(&bytes[..usize::from(len)]);
+            frame.set_passes(passes);
+            self.rx.push(frame);
+            self.engine.counters.strays_in += 1;
+        }
+    }
+
+    fn hand_on_strays(&mut self) {
+        let Some(Place { next, .. }) = &self.place else { return };
+        let count = self.engine.strays.len();
+        for frame in self.engine.strays.drain(count) {
+            let (passes, len) = (frame.passes(), frame.bytes().len());
+            let mut stray = Stray { passes, len: len as u16, bytes: [0; STRAY_BYTES_MAX] };
+            stray.bytes[..len].copy_from_slice(frame.bytes());
+            self.engine.counters.strays_dropped += u64::from(next.push(stray).is_err());
+            self.pool.put(frame);
+        }
+    }
+
     /// Law 1: every frame is in the pool, in a burst, or with the device.
     pub fn frames(&self) -> usize {
-        self.pool.len() + self.rx.len() + self.tx.len() + self.dev.lent()
+        let bursts = self.rx.len() + self.tx.len() + self.engine.strays.len();
+        self.pool.len() + bursts + self.dev.lent()
     }
 }

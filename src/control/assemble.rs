@@ -36,7 +36,7 @@ impl Share {
 }
 
 /// The engine's configuration but for whom it listens or connects to.
-pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16, share: Share) -> Config {
+pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config {
     let mss = stack.mss.unwrap_or(mtu - HEADERS_BYTES).min(mtu - HEADERS_BYTES);
     Config {
         mac,
@@ -51,7 +51,7 @@ pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16, share: Sh
         connections_max: stack.connections_max,
         tcp: tcp::Config { mss, ..stack.tcp },
         verify: stack.verify,
-        seed: seed(stack, share),
+        seed: seed(stack, Share::WHOLE),
     }
 }
 

@@ -58,7 +58,7 @@ impl Bench {
             pcap: pcap.as_deref(),
             seed: assemble::seed(stack, share),
         };
-        let mut config = config(stack, stack.subnets.clone(), port.mac, self.mtu(), share);
+        let mut config = config(stack, stack.subnets.clone(), port.mac, self.mtu());
         config.ranges = Some(assemble::ranges(&stack.subnets, drive, SPORT_DEFAULT, share));
         let app = assemble::client(drive, stack, share);
         let device = self.wrapped(port.device, &port.pool, &wrappers)?;
@@ -82,7 +82,7 @@ impl Bench {
         let wrappers = Wrappers { impair: stack.impair.as_ref(), pcap: None, seed };
         let address = self.plan.server_address();
         let subnets = vec![Subnet { first: address, last: address, prefix_len: 24 }];
-        let mut config = config(stack, subnets, port.mac, self.mtu(), share);
+        let mut config = config(stack, subnets, port.mac, self.mtu());
         let (listeners, app) = assemble::server(&[*service], stack.connections_max);
         config.listeners = listeners;
         let device = self.wrapped(port.device, &port.pool, &wrappers)?;

@@ -20,7 +20,7 @@ use crate::stats::publish::Board;
 use crate::sys::net::Interface;
 use crate::time::Span;
 use crate::wire::ethernet::Mac;
-use crate::worker::Worker;
+use crate::worker::{self, Place, Worker};
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -123,19 +123,23 @@ impl Nic {
     {
         let environment = |error: io::Error| Failure::Environment(error.to_string());
         let mut members = Vec::new();
-        for (index, (core, queues)) in self.crews.iter().enumerate() {
-            let share = Share { index: index as u16, count: self.workers() as u16 };
+        let count = self.workers() as u16;
+        let afoot = Arc::new(());
+        for (index, place) in worker::ring(count).into_iter().enumerate() {
+            let (core, queues) = &self.crews[index];
+            let share = Share { index: index as u16, count };
+            let seat = Seat { share, place, afoot: Arc::clone(&afoot) };
             let job = match &self.door {
                 Door::Xdp(program, options) => {
                     let frames = xdp::frames_for(queues.len(), options.ring_frames);
                     let mut pool = Pool::new(frames).map_err(environment)?;
                     let device = Xdp::open(program, queues, options, &mut pool);
-                    self.job(crew, build, share, device.map_err(environment)?, pool)?
+                    self.job(crew, build, seat, device.map_err(environment)?, pool)?
                 }
                 Door::Packet(steering) => {
                     let pool = Pool::new(PACKET_POOL_FRAMES).map_err(environment)?;
                     let device = Packet::open(&self.name, steering).map_err(environment)?;
-                    self.job(crew, build, share, device, pool)?
+                    self.job(crew, build, seat, device, pool)?
                 }
             };
             members.push(Member { core: *core, job });
@@ -148,7 +152,7 @@ impl Nic {
         &self,
         crew: &Crew<'_>,
         build: &Build<'_, A>,
-        share: Share,
+        seat: Seat,
         device: D,
         pool: Pool,
     ) -> Result<Job, Failure>
@@ -158,6 +162,7 @@ impl Nic {
         A::State: Send,
     {
         let &Crew { stack, duration, output, run, board } = crew;
+        let Seat { share, place, afoot } = seat;
         let index = usize::from(share.index);
         let pcap = output.pcap.as_ref().map(|path| numbered(path, index));
         let wrappers = Wrappers {
@@ -167,18 +172,34 @@ impl Nic {
         };
         let device = Wrapped::new(device, &pool, &wrappers, &run.clock)
             .map_err(|error| Failure::Run(error.to_string()))?;
-        let mut config = config(stack, stack.subnets.clone(), self.mac, self.mtu, share);
+        let mut config = config(stack, stack.subnets.clone(), self.mac, self.mtu);
         let app = (build.app)(share, &mut config);
-        let worker = Worker::new(device, Engine::new(config, app, run.clock.now()), pool);
+        let mut worker = Worker::new(device, Engine::new(config, app, run.clock.now()), pool);
+        worker.join(place);
         let term = Term { duration, drain: stack.drain, until_empty: false };
         let (orders, board) = (Arc::clone(&run.orders), Arc::clone(board));
         let mut runner = Runner::new(worker, build.done, term, orders, board, index);
         let found = build.found;
         Ok(Box::new(move |clock| {
             while runner.turn(clock.now()) {}
-            Ok(found(runner.finish(clock.now())))
+            let over_at = clock.now();
+            // Frames of the others' connections may go on arriving on our queues.
+            let others = Arc::downgrade(&afoot);
+            drop(afoot);
+            while others.strong_count() > 0 {
+                runner.turn(clock.now());
+            }
+            Ok(found(runner.finish(over_at)))
         }))
     }
+}
+
+/// A worker's part among those of a run.
+struct Seat {
+    share: Share,
+    place: Place,
+    /// Held until its own part is over.
+    afoot: Arc<()>,
 }
 
 /// What all workers of a run share.

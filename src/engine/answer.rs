@@ -61,7 +61,8 @@ impl Announcer {
 
 impl<A: App> Engine<A> {
     /// An ARP packet (RFC 826's algorithm): learn if we have a use for the sender, answer if we are
-    /// asked.
+    /// asked. What is not answered may teach the next worker too; who asks is answered at once, and
+    /// teaches the other workers when they ask him.
     pub(super) fn arp(
         &mut self,
         mut frame: Frame,
@@ -75,6 +76,7 @@ impl<A: App> Engine<A> {
         }
         let asked = packet.operation == Operation::Request && self.is_ours(packet.target_ip);
         if !asked || packet.sender_ip == packet.target_ip {
+            let frame = self.pass_on(frame)?;
             self.counters.rx_not_ours += u64::from(!self.is_ours(packet.target_ip));
             return Some(frame);
         }
@@ -104,8 +106,10 @@ impl<A: App> Engine<A> {
                 self.answer(frame, tx)
             }
             Kind::Error { kind: 3, code: 2 | 3, mtu: _, quoted: Some(quoted) } => {
-                self.unreachable(now, &quoted);
-                Some(frame)
+                match self.unreachable(now, &quoted) {
+                    true => Some(frame),
+                    false => self.pass_on(frame),
+                }
             }
             // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56); source quench is dropped
             // (MUST-55).
@@ -114,20 +118,21 @@ impl<A: App> Engine<A> {
     }
 
     /// A hard error (RFC 9293 s3.9.2.2, SHLD-26), believed only where RFC 5927 s4 and s5.2 would:
-    /// in SYN-SENT, quoting the very SYN that is outstanding.
-    fn unreachable(&mut self, now: Instant, quoted: &Quoted) {
+    /// in SYN-SENT, quoting the very SYN that is outstanding. False if there is no such connection.
+    fn unreachable(&mut self, now: Instant, quoted: &Quoted) -> bool {
         let key = FlowKey {
             local: quoted.src,
             remote: quoted.dst,
             local_port: quoted.src_port,
             remote_port: quoted.dst_port,
         };
-        let Some(slot) = self.table.find(&key) else { return };
+        let Some(slot) = self.table.find(&key) else { return false };
         let tcb = &mut self.table.tcbs[slot as usize];
         if tcb.state() == State::SynSent && tcb.snd_end().minus(1).0 == quoted.seq {
             tcb.abort();
             self.end(slot, State::SynSent, End::Unreachable, now);
         }
+        true
     }
 
     /// A datagram to us in a protocol that we do not speak.
@@ -150,14 +155,16 @@ impl<A: App> Engine<A> {
         self.answer(frame, tx)
     }
 
-    /// RST for a segment that belongs to no connection (RFC 9293 s3.10.7.1), never for an RST.
+    /// RST for a segment that belongs to no connection of any worker (RFC 9293 s3.10.7.1), never
+    /// for an RST.
     pub(super) fn refuse(
         &mut self,
-        mut frame: Frame,
+        frame: Frame,
         segment: &Segment,
         from: Mac,
         tx: &mut Burst,
     ) -> Option<Frame> {
+        let mut frame = self.pass_on_segment(frame)?;
         if segment.flags.has(Flags::RST) {
             return Some(frame);
         }

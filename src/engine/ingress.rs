@@ -207,7 +207,7 @@ impl<A: App> Engine<A> {
         let listener = self.listeners[segment.dst_port as usize];
         // "First, check for a RST: An incoming RST should be ignored."
         if segment.flags.has(Flags::RST) {
-            return Some(frame);
+            return self.pass_on_segment(frame);
         }
         // "Second, check for an ACK: Any acknowledgment is bad if it arrives on a connection still
         // in the LISTEN state."
@@ -215,9 +215,10 @@ impl<A: App> Engine<A> {
             return self.refuse(frame, segment, from, tx);
         }
         // "Third, check for a SYN"; "Fourth, other data or control: ... drop the segment".
-        if segment.flags.has(Flags::SYN) {
-            self.open_passive(now, segment, listener, from, floor);
+        if !segment.flags.has(Flags::SYN) {
+            return self.pass_on_segment(frame);
         }
+        self.open_passive(now, segment, listener, from, floor);
         Some(frame)
     }
 
@@ -252,6 +253,29 @@ impl<A: App> Engine<A> {
         };
         self.counters.passive_opens += 1;
         self.settle(slot, now);
+    }
+
+    /// Leaves a frame that belongs to no connection here to the next worker, which may have it.
+    /// Answers it if every worker has seen it: the last deals with it as if there were no other. It
+    /// counts as received where it ends.
+    pub(super) fn pass_on(&mut self, mut frame: Frame) -> Option<Frame> {
+        let passes = frame.passes() + 1;
+        if passes >= self.workers {
+            return Some(frame);
+        }
+        frame.set_passes(passes);
+        self.counters.strays_out += 1;
+        self.counters.rx_frames -= 1;
+        self.counters.rx_bytes -= frame.bytes().len() as u64;
+        self.strays.push(frame);
+        None
+    }
+
+    /// [`Engine::pass_on`] for a TCP segment.
+    pub(super) fn pass_on_segment(&mut self, frame: Frame) -> Option<Frame> {
+        let kept = self.pass_on(frame);
+        self.counters.in_segs -= u64::from(kept.is_none());
+        kept
     }
 
     fn count_note(&mut self, note: Option<Note>) {

@@ -78,7 +78,9 @@ pub struct Config {
     pub connections_max: u32,
     pub tcp: tcp::Config,
     pub verify: Verify,
-    /// Where the run's secret and its random numbers come from.
+    /// Where the run's secrets and its random numbers come from. Workers of one run have the same,
+    /// so that whichever of them a SYN comes to, the ISNs of its four-tuple move forward by one
+    /// clock.
     pub seed: u64,
 }
 
@@ -86,6 +88,10 @@ pub struct Config {
 pub struct Engine<A: App> {
     pub app: A,
     pub counters: Counters,
+    /// Frames that another worker may have a connection for, to be taken out after each poll.
+    pub strays: Burst,
+    /// Workers of the run, this one included. A frame is passed on until each has seen it.
+    workers: u16,
     config: Config,
     secret: Secret,
     table: Table<A::State>,
@@ -123,6 +129,8 @@ impl<A: App> Engine<A> {
         Engine {
             app,
             counters: Counters::default(),
+            strays: Burst::new(),
+            workers: 1,
             table: Table::new(config.connections_max, Secret::from_seed(seeds.next())),
             wheel: Wheel::new(config.connections_max, now),
             ready: Queue::new(),
@@ -139,6 +147,16 @@ impl<A: App> Engine<A> {
             config,
             secret,
         }
+    }
+
+    /// Makes it one of the `workers` of a run: what belongs to no connection here is left in
+    /// `strays`, unless every worker has seen it.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn join(&mut self, workers: u16) {
+        assert!(workers > 0);
+        self.workers = workers;
     }
 
     /// One turn: takes every frame out of `rx`, lets due timers fire, lets the application launch,

@@ -86,6 +86,9 @@ counters! {
     rx_not_ours, "rx_not_ours_total", "Frames dropped: not to an address of ours, or a protocol we do not speak.";
     tx_no_frame, "tx_no_frame_total", "Frames not sent at once because the pool was empty; sent later.";
     answers_dropped, "answers_dropped_total", "Stateless answers (ARP, ICMP, RST) not sent because there was no room.";
+    strays_in, "strays_in_total", "Frames received from another worker, which has no connection for them.";
+    strays_out, "strays_out_total", "Frames without a connection here, left to the next worker; not counted as received.";
+    strays_dropped, "strays_dropped_total", "Frames dropped because the next worker's inbox was full.";
     arp_requests, "arp_requests_total", "ARP requests sent.";
     payload_mismatch, "payload_mismatch_total", "Received payload bytes that were not the expected ones.";
 }

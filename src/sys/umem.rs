@@ -27,13 +27,15 @@ pub struct Umem {
     buried: AtomicU32,
 }
 
-/// The owner of one chunk: where the packet starts in it and how long it is. Move-only.
+/// The owner of one chunk: where the packet starts in it, how long it is, and how many workers have
+/// passed it on. Move-only.
 #[derive(Debug)]
 pub struct Frame {
     chunk: NonNull<u8>,
     head: u16,
     len: u16,
     chunk_bytes: u16,
+    passes: u16,
 }
 
 const _: () = assert!(size_of::<Option<Frame>>() == 16);
@@ -134,7 +136,8 @@ impl Umem {
         assert!(index < self.chunks);
         // SAFETY: index < chunks, so the offset stays inside the mapping.
         let chunk = unsafe { self.base.add(index as usize * self.chunk_bytes as usize) };
-        Frame { chunk, head: HEADROOM_BYTES, len: 0, chunk_bytes: self.chunk_bytes as u16 }
+        let chunk_bytes = self.chunk_bytes as u16;
+        Frame { chunk, head: HEADROOM_BYTES, len: 0, chunk_bytes, passes: 0 }
     }
 
     fn index(&self, frame: &Frame) -> u32 {
@@ -179,7 +182,7 @@ impl Frame {
     }
 
     /// Makes the packet `len` bytes long, starting [`HEADROOM_BYTES`] into the chunk. The bytes are
-    /// whatever was there.
+    /// whatever was there. No worker has passed it on.
     ///
     /// # Panics
     /// If it does not fit the chunk.
@@ -187,6 +190,7 @@ impl Frame {
         assert!(len <= self.capacity());
         self.head = HEADROOM_BYTES;
         self.len = len as u16;
+        self.passes = 0;
     }
 
     /// Cuts the packet to its first `len` bytes.
@@ -196,6 +200,16 @@ impl Frame {
     pub fn truncate(&mut self, len: usize) {
         assert!(len <= self.len as usize);
         self.len = len as u16;
+    }
+
+    /// Number of workers that looked at the packet since it arrived and passed it on to the next.
+    pub fn passes(&self) -> u16 {
+        self.passes
+    }
+
+    /// Says how many workers have passed the packet on.
+    pub fn set_passes(&mut self, passes: u16) {
+        self.passes = passes;
     }
 
     /// The longest packet that [`Frame::reset`] takes, in bytes.
