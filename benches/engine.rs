@@ -7,8 +7,9 @@
 //! takes holds a handshake, a teardown, and finding it six times. The client's TIME-WAIT lasts 2
 //! ms.
 //!
-//! smoltcp looks at every socket for every packet: at 100,000 it takes most of a minute to fill, so
-//! narrow down (`-- engine/shakedown`) when only the engine is of interest.
+//! smoltcp looks at every socket for every packet, and for every socket that is added: at 100,000
+//! it takes a good part of a minute to begin. Narrow down (`-- engine/shakedown`) when only the
+//! engine is of interest.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
@@ -206,6 +207,7 @@ mod smoltcp_pair {
     use super::{CHURN_MAX, Rival, TURN_US};
     use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
     use smoltcp::phy::{self, DeviceCapabilities, Medium};
+    use smoltcp::socket::Socket as Any;
     use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
     use smoltcp::time::{Duration, Instant};
     use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint};
@@ -219,8 +221,10 @@ mod smoltcp_pair {
     pub struct Pair {
         client: Side,
         server: Side,
+        in_flight: usize,
         opened: u64,
-        /// Ports of the server: as many as give every connection in flight a tuple.
+        /// Ports of the server: as many as give every connection in flight a tuple. Divides
+        /// [`CHURN_MAX`], so that the sockets in order listen on the ports in order.
         ports: u64,
         /// Established ones, the oldest first.
         open: VecDeque<SocketHandle>,
@@ -236,6 +240,11 @@ mod smoltcp_pair {
     struct Side {
         device: End,
         interface: Interface,
+        crowd: Crowd,
+    }
+
+    /// Sockets, in the order in which they were added.
+    struct Crowd {
         sockets: SocketSet<'static>,
         handles: Vec<SocketHandle>,
     }
@@ -299,8 +308,28 @@ mod smoltcp_pair {
         }
     }
 
+    impl Crowd {
+        fn new(sockets: usize) -> Crowd {
+            let mut crowd = Crowd { sockets: SocketSet::new(Vec::new()), handles: Vec::new() };
+            let buffer = || SocketBuffer::new(vec![0; BUFFER_BYTES]);
+            for _ in 0..sockets {
+                let mut socket = Socket::new(buffer(), buffer());
+                socket.set_ack_delay(None);
+                crowd.handles.push(crowd.sockets.add(socket));
+            }
+            crowd
+        }
+
+        fn join(&mut self, mut others: Crowd) {
+            for handle in others.handles {
+                let Any::Tcp(socket) = others.sockets.remove(handle);
+                self.handles.push(self.sockets.add(socket));
+            }
+        }
+    }
+
     impl Side {
-        fn new(number: u8, rx: &Lane, tx: &Lane, spare: &Lane, sockets_max: usize) -> Side {
+        fn new(number: u8, rx: &Lane, tx: &Lane, spare: &Lane) -> Side {
             let mut device = End { rx: rx.clone(), tx: tx.clone(), spare: spare.clone() };
             let config = Config::new(EthernetAddress([2, 0, 0, 0, 0, number]).into());
             let mut interface = Interface::new(config, &mut device, Instant::ZERO);
@@ -308,19 +337,11 @@ mod smoltcp_pair {
                 let address = IpCidr::new(IpAddress::v4(10, 0, 0, number), 24);
                 addresses.push(address).expect("room for one address");
             });
-            let mut sockets = SocketSet::new(Vec::with_capacity(sockets_max));
-            let socket = |_| {
-                let buffer = || SocketBuffer::new(vec![0; BUFFER_BYTES]);
-                let mut socket = Socket::new(buffer(), buffer());
-                socket.set_ack_delay(None);
-                sockets.add(socket)
-            };
-            let handles = (0..sockets_max).map(socket).collect();
-            Side { device, interface, sockets, handles }
+            Side { device, interface, crowd: Crowd::new(0) }
         }
 
         fn poll(&mut self, now: Instant) {
-            self.interface.poll(now, &mut self.device, &mut self.sockets);
+            self.interface.poll(now, &mut self.device, &mut self.crowd.sockets);
         }
     }
 
@@ -333,7 +354,7 @@ mod smoltcp_pair {
                 let server = IpEndpoint::new(IpAddress::v4(10, 0, 0, 2), 80 + port as u16);
                 let local_port = 1024 + (lap % 64_000) as u16;
                 let context = self.client.interface.context();
-                let socket = self.client.sockets.get_mut::<Socket>(handle);
+                let socket = self.client.crowd.sockets.get_mut::<Socket>(handle);
                 socket.connect(context, server, local_port).expect("the socket is closed");
                 self.opening.push_back(handle);
             }
@@ -347,8 +368,8 @@ mod smoltcp_pair {
         /// The server's application: closes what the peer closed, listens again with what is
         /// closed.
         fn serve(&mut self) {
-            for (place, &handle) in self.server.handles.iter().enumerate() {
-                let socket = self.server.sockets.get_mut::<Socket>(handle);
+            for (place, &handle) in self.server.crowd.handles.iter().enumerate() {
+                let socket = self.server.crowd.sockets.get_mut::<Socket>(handle);
                 match socket.state() {
                     State::CloseWait => socket.close(),
                     State::Closed => {
@@ -365,7 +386,7 @@ mod smoltcp_pair {
 
         /// The client's application: in order, which were established and which were closed.
         fn look(&mut self) {
-            let state = |side: &Side, handle| side.sockets.get::<Socket>(handle).state();
+            let state = |side: &Side, handle| side.crowd.sockets.get::<Socket>(handle).state();
             while let Some(&first) = self.opening.front() {
                 if state(&self.client, first) != State::Established {
                     break;
@@ -385,38 +406,50 @@ mod smoltcp_pair {
     impl Rival for Pair {
         fn new(in_flight: usize) -> Pair {
             let (there, back, spare) = Default::default();
-            let ports = 1 + in_flight as u64 / 32_000;
-            // Beside those in flight there must be some that listen.
-            let listening = in_flight.min(CHURN_MAX) * ports as usize;
-            let mut pair = Pair {
-                client: Side::new(1, &back, &there, &spare, in_flight),
-                server: Side::new(2, &there, &back, &spare, in_flight + listening),
+            Pair {
+                client: Side::new(1, &back, &there, &spare),
+                server: Side::new(2, &there, &back, &spare),
+                in_flight,
                 opened: 0,
-                ports,
+                ports: 1 + in_flight as u64 / 32_000,
                 open: VecDeque::with_capacity(in_flight),
                 idle: Vec::new(),
                 opening: VecDeque::new(),
                 closing: VecDeque::new(),
                 closed: 0,
                 now: Instant::ZERO,
-            };
-            pair.idle = pair.client.handles.clone();
-            pair.serve();
-            pair
+            }
         }
 
+        /// A few at a time, in sockets that join the others once they are established: among all
+        /// 100,000 it would take minutes.
         fn fill(&mut self) {
-            while self.open.len() < self.client.handles.len() {
-                self.turn();
+            let (mut clients, mut servers) = (Crowd::new(0), Crowd::new(0));
+            while clients.handles.len() < self.in_flight {
+                let few = CHURN_MAX.min(self.in_flight - clients.handles.len());
+                (self.client.crowd, self.server.crowd) = (Crowd::new(few), Crowd::new(few));
+                self.idle.clone_from(&self.client.crowd.handles);
+                self.serve();
+                while self.open.len() < few {
+                    self.turn();
+                }
+                self.open.clear();
+                clients.join(std::mem::replace(&mut self.client.crowd, Crowd::new(0)));
+                servers.join(std::mem::replace(&mut self.server.crowd, Crowd::new(0)));
             }
+            self.open.extend(&clients.handles);
+            // Beside those in flight there must be some that listen.
+            servers.join(Crowd::new(self.in_flight.min(CHURN_MAX) * self.ports as usize));
+            (self.client.crowd, self.server.crowd) = (clients, servers);
+            self.serve();
         }
 
         fn run(&mut self, connections: u64) {
             let target = self.closed + connections;
             while self.closed < target {
-                while self.open.len() + CHURN_MAX > self.client.handles.len() {
+                while self.open.len() + CHURN_MAX > self.client.crowd.handles.len() {
                     let Some(oldest) = self.open.pop_front() else { break };
-                    self.client.sockets.get_mut::<Socket>(oldest).close();
+                    self.client.crowd.sockets.get_mut::<Socket>(oldest).close();
                     self.closing.push_back(oldest);
                 }
                 self.turn();
