@@ -90,8 +90,22 @@ impl Drop for Running {
 
 /// A lab, and the right to use the cores. `None` without root.
 fn lab(name: &str) -> Option<(Lab, std::sync::MutexGuard<'static, ()>)> {
+    lab_with_queues(name, 1)
+}
+
+fn lab_with_queues(name: &str, queues: u32) -> Option<(Lab, std::sync::MutexGuard<'static, ()>)> {
     let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    Some((Lab::new(name)?, turn))
+    Some((Lab::with_queues(name, queues)?, turn))
+}
+
+/// A lab whose interfaces have two queues, for a worker each. `None` also with a single core.
+fn lab_for_two(name: &str) -> Option<(Lab, std::sync::MutexGuard<'static, ()>)> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        say(&format!("{name}: SKIPPED, needs two cores"));
+        return None;
+    }
+    lab_with_queues(name, 2)
 }
 
 fn number(value: &Value, path: &str) -> u64 {
@@ -241,6 +255,51 @@ fn ten_thousand_connections_to_a_kernel_server_all_complete() {
         assert_eq!(number(&report, &path), 10_000, "{name}");
     }
     assert_eq!(number(&report, "/client/connections_left_open"), 0);
+}
+
+/// Holds one side of a run with two workers to `count` whole connections without a reset.
+fn assert_whole(report: &Value, side: &str, count: u64) {
+    let of = |name: &str| number(report, &format!("/{side}/{name}"));
+    for name in ["opened", "established", "closed"] {
+        assert_eq!(of(&format!("connections_{name}_total")), count, "{name}: {report:#}");
+    }
+    assert_eq!(of("workers"), 2);
+    for none in ["connections_failed_total", "frames_missing", "counters/OutRsts"] {
+        assert_eq!(of(none), 0, "{none}: {report:#}");
+    }
+    assert_eq!(of("counters/strays_dropped_total"), 0);
+}
+
+/// Goal: the kernel spreads what it sends over our queues by its own hash. A connection whose
+/// answers come to the other worker is completed all the same.
+#[test]
+fn two_workers_connect_to_a_kernel_server() {
+    let Some((lab, _turn)) = lab_for_two("outbound2") else { return };
+    kernel_server(&lab, 9);
+    let address = format!("{OURS}/24");
+    let target = format!("{}:9", End::Far.addr());
+    let arguments = ["client", "--no-verify-tcp-checksum", "--addr", &address, "--target", &target];
+    let load = ["--cpus", "0-1", "-n", "5k", "-c", "64"];
+    let client = Running::start(&lab, End::Near, &[&arguments[..], &load].concat());
+    let (code, report) = client.end();
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_whole(&report, "client", 5000);
+    assert!(number(&report, "/client/counters/strays_in_total") > 1000, "{report:#}");
+}
+
+#[test]
+fn two_workers_serve_kernel_clients() {
+    let Some((lab, _turn)) = lab_for_two("inbound2") else { return };
+    let server = Running::server(&lab, &["--listen", "9=discard", "--cpus", "0-1"]);
+    lab.inside(End::Far, || {
+        for _ in 0..5000 {
+            let mut stream = connect(OURS, 9);
+            stream.write_all(b"hello").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+        }
+    });
+    assert_whole(&server.stop(), "server", 5000);
 }
 
 #[test]
