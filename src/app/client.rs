@@ -279,7 +279,7 @@ impl App for Client {
         if conn.state.stage == Stage::Closed {
             return;
         }
-        let progress = match (&self.workload, &mut conn.state.exchange) {
+        let progress = match (&mut self.workload, &mut conn.state.exchange) {
             (Plan::Http(plan, _), Exchange::Http(state)) => {
                 plan.received(state, data, &mut self.results)
             }

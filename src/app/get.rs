@@ -2,7 +2,7 @@
 //! connection but for the last one, which says `Connection: close`.
 
 use super::client::Progress;
-use super::head::Head;
+use super::head::{Familiar, Head};
 use super::pattern;
 use super::results::Results;
 
@@ -14,6 +14,7 @@ pub struct Plan {
     requests: u32,
     /// What the body's length is to be; anything goes if `None`.
     response_bytes: Option<u64>,
+    familiar: Familiar,
 }
 
 /// Where in the response a connection is.
@@ -45,7 +46,13 @@ impl Plan {
             .into_bytes()
             .into_boxed_slice()
         };
-        Plan { keep: request(""), last: request("Connection: close\r\n"), requests, response_bytes }
+        Plan {
+            keep: request(""),
+            last: request("Connection: close\r\n"),
+            requests,
+            response_bytes,
+            familiar: Familiar::new(),
+        }
     }
 
     /// Starts transaction `index` of a connection. Answers the bytes of its request.
@@ -55,9 +62,14 @@ impl Plan {
         request.len() as u64
     }
 
-    pub fn received(&self, state: &mut State, mut data: &[u8], results: &mut Results) -> Progress {
+    pub fn received(
+        &mut self,
+        state: &mut State,
+        mut data: &[u8],
+        results: &mut Results,
+    ) -> Progress {
         while !state.head.is_complete() {
-            match state.head.read(data) {
+            match self.familiar.read(&mut state.head, data) {
                 Ok(Some(bytes)) => data = &data[bytes..],
                 Ok(None) => return Progress::Waiting,
                 Err(_) => return Progress::Broken,
@@ -119,7 +131,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn respond(plan: &Plan, text: &[u8], step: usize) -> (State, Progress, Results) {
+    fn respond(plan: &mut Plan, text: &[u8], step: usize) -> (State, Progress, Results) {
         let (mut state, mut results) = (State::new(), Results::default());
         plan.begin(&mut state, 0);
         let mut progress = Progress::Waiting;
@@ -164,7 +176,7 @@ mod tests {
 
         #[test]
         fn a_response_is_judged_the_same_however_it_is_cut(step in 1usize..80) {
-            let plan = Plan::new("a", "/", 2, Some(5));
+            let mut plan = Plan::new("a", "/", 2, Some(5));
             let judged = |good, last| Progress::Complete { good, last };
             let ok = "HTTP/1.1 200 OK\r\n";
             for (head, rest, expected) in [
@@ -180,29 +192,29 @@ mod tests {
                 ("220 smtp.example\r\n", "", Progress::Broken),
             ] {
                 let text = [head, rest].concat();
-                prop_assert_eq!(respond(&plan, text.as_bytes(), step).1, expected, "{}", text);
+                prop_assert_eq!(respond(&mut plan, text.as_bytes(), step).1, expected, "{}", text);
             }
         }
     }
 
     #[test]
     fn a_body_of_untold_length_ends_with_the_connection() {
-        let plan = Plan::new("a", "/", 2, Some(5));
-        let (state, progress, mut results) = respond(&plan, b"HTTP/1.1 200 OK\r\n\r\nhello", 7);
+        let mut plan = Plan::new("a", "/", 2, Some(5));
+        let (state, progress, mut results) = respond(&mut plan, b"HTTP/1.1 200 OK\r\n\r\nhello", 7);
         assert_eq!(progress, Progress::Waiting);
         assert_eq!(
             plan.peer_closed(&state, &mut results),
             Progress::Complete { good: true, last: true }
         );
         let (state, _, mut results) =
-            respond(&plan, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", 7);
+            respond(&mut plan, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", 7);
         assert_eq!(plan.peer_closed(&state, &mut results), Progress::Waiting);
     }
 
     #[test]
     fn bytes_after_the_response_break_the_protocol() {
-        let plan = Plan::new("a", "/", 2, None);
+        let mut plan = Plan::new("a", "/", 2, None);
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, world";
-        assert_eq!(respond(&plan, text, text.len()).1, Progress::Broken);
+        assert_eq!(respond(&mut plan, text, text.len()).1, Progress::Broken);
     }
 }

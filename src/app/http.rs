@@ -5,7 +5,7 @@
 //! `offset % length`. Whatever differs (HEAD, an error, a last response) closes the connection
 //! after it: there is at most one, at the end.
 
-use super::head::{Fault, Head};
+use super::head::{Familiar, Fault, Head};
 use super::{Owes, pattern};
 
 /// Longest head taken, in bytes: what nginx and Apache take. Empty lines before a request count.
@@ -18,6 +18,7 @@ static BODY: [u8; 64 * 32] = body();
 pub struct Site {
     ordinary: Response,
     farewells: [Response; 6],
+    familiar: Familiar,
 }
 
 /// A response after which the connection closes.
@@ -70,14 +71,15 @@ impl Site {
                 error("501 Not Implemented"),
                 error("505 HTTP Version Not Supported"),
             ],
+            familiar: Familiar::new(),
         }
     }
 
-    pub fn received(&self, state: &mut State, mut data: &[u8], served: &mut Served) -> Owes {
+    pub fn received(&mut self, state: &mut State, mut data: &[u8], served: &mut Served) -> Owes {
         let mut owes = Owes::NOTHING;
         while !data.is_empty() && state.farewell.is_none() {
             if !state.head.is_complete() {
-                match state.head.read(data) {
+                match self.familiar.read(&mut state.head, data) {
                     Ok(Some(bytes)) => data = &data[bytes..],
                     Ok(None) => break,
                     Err(fault) => return owes.and(self.leave(state, fault.into(), served)),
@@ -226,7 +228,10 @@ mod tests {
     const LAST: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
 
     /// Feeds `pieces` to a new connection; answers its state, what it owes, and what was served.
-    fn serve<'a>(site: &Site, pieces: impl IntoIterator<Item = &'a [u8]>) -> (State, Owes, Served) {
+    fn serve<'a>(
+        site: &mut Site,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> (State, Owes, Served) {
         let (mut state, mut owes, mut served) = Default::default();
         for piece in pieces {
             owes = Owes::and(owes, site.received(&mut state, piece, &mut served));
@@ -243,8 +248,8 @@ mod tests {
     #[test]
     fn a_request_gets_a_response_of_the_size_asked_for_and_the_connection_stays() {
         for size in [0, 1, 100, 2048, 100_000] {
-            let site = Site::new(size);
-            let (state, owes, served) = serve(&site, [GET]);
+            let mut site = Site::new(size);
+            let (state, owes, served) = serve(&mut site, [GET]);
             let text = stream(&site, &state);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n"));
@@ -258,8 +263,8 @@ mod tests {
 
     #[test]
     fn pipelined_requests_are_answered_in_order_and_the_last_closes() {
-        let site = Site::new(10);
-        let (state, owes, served) = serve(&site, [[GET, GET, LAST, GET].concat().as_slice()]);
+        let mut site = Site::new(10);
+        let (state, owes, served) = serve(&mut site, [[GET, GET, LAST, GET].concat().as_slice()]);
         let text = stream(&site, &state);
         assert_eq!(text.matches("Connection: keep-alive").count(), 2);
         assert_eq!(text.matches("Connection: close").count(), 1);
@@ -274,19 +279,19 @@ mod tests {
 
     #[test]
     fn http_1_0_closes_unless_it_asks_for_keep_alive() {
-        let site = Site::new(5);
-        let (_, owes, _) = serve(&site, [b"GET / HTTP/1.0\r\n\r\n".as_slice()]);
+        let mut site = Site::new(5);
+        let (_, owes, _) = serve(&mut site, [b"GET / HTTP/1.0\r\n\r\n".as_slice()]);
         assert!(owes.close);
         let (state, owes, _) =
-            serve(&site, [b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n".as_slice()]);
+            serve(&mut site, [b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n".as_slice()]);
         assert!(!owes.close);
         assert!(stream(&site, &state).contains("keep-alive"));
     }
 
     #[test]
     fn head_gets_the_length_without_the_body() {
-        let site = Site::new(77);
-        let (state, owes, _) = serve(&site, [b"HEAD / HTTP/1.1\r\n\r\n".as_slice()]);
+        let mut site = Site::new(77);
+        let (state, owes, _) = serve(&mut site, [b"HEAD / HTTP/1.1\r\n\r\n".as_slice()]);
         let text = stream(&site, &state);
         assert!(text.contains("Content-Length: 77\r\n") && text.ends_with("\r\n\r\n"));
         assert!(owes.close);
@@ -294,18 +299,18 @@ mod tests {
 
     #[test]
     fn a_body_is_passed_over_and_answered_at_its_end() {
-        let site = Site::new(5);
+        let mut site = Site::new(5);
         let post = b"POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\n".as_slice();
-        let (_, owes, _) = serve(&site, [post, &[b'x'; 29]]);
+        let (_, owes, _) = serve(&mut site, [post, &[b'x'; 29]]);
         assert_eq!(owes, Owes::NOTHING);
-        let (_, owes, served) = serve(&site, [post, &[b'x'; 29], b"x", GET]);
+        let (_, owes, served) = serve(&mut site, [post, &[b'x'; 29], b"x", GET]);
         assert_eq!(owes, Owes::send(2 * site.ordinary.len()));
         assert_eq!(served.requests, 2);
     }
 
     #[test]
     fn what_cannot_be_served_gets_its_status_and_the_connection_closes() {
-        let site = Site::new(5);
+        let mut site = Site::new(5);
         for (request, status) in [
             ("nonsense\r\n\r\n", "400 "),
             ("GET / HTTP/3.0\r\n\r\n", "505 "),
@@ -315,7 +320,7 @@ mod tests {
             ),
             (&format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9000)), "431 "),
         ] {
-            let (state, owes, served) = serve(&site, [GET, request.as_bytes(), GET]);
+            let (state, owes, served) = serve(&mut site, [GET, request.as_bytes(), GET]);
             let text = stream(&site, &state);
             assert_eq!(text.matches("HTTP/1.1 ").count(), 2, "{text}");
             assert!(text.contains(&format!("HTTP/1.1 {status}")), "{text}");
@@ -326,10 +331,10 @@ mod tests {
 
     #[test]
     fn draining_closes_between_requests_and_waits_within_one() {
-        let site = Site::new(5);
-        let (mut idle, ..) = serve(&site, [GET]);
+        let mut site = Site::new(5);
+        let (mut idle, ..) = serve(&mut site, [GET]);
         assert_eq!(site.drain(&mut idle), Owes::CLOSE);
-        let (mut busy, _, mut served) = serve(&site, [&GET[..7]]);
+        let (mut busy, _, mut served) = serve(&mut site, [&GET[..7]]);
         assert_eq!(site.drain(&mut busy), Owes::NOTHING);
         assert!(site.received(&mut busy, &GET[7..], &mut served).close);
     }
@@ -347,9 +352,9 @@ mod tests {
         ) {
             let ends: [&[u8]; 4] = [b"", LAST, b"HEAD / HTTP/1.1\r\n\r\n", b"?\r\n"];
             let requests = [&GET.repeat(gets), ends[end]].concat();
-            let site = Site::new(size);
-            let (whole, owes, served) = serve(&site, [requests.as_slice()]);
-            let (pieces, owes_pieces, served_pieces) = serve(&site, requests.chunks(step));
+            let mut site = Site::new(size);
+            let (whole, owes, served) = serve(&mut site, [requests.as_slice()]);
+            let (pieces, owes_pieces, served_pieces) = serve(&mut site, requests.chunks(step));
             prop_assert_eq!((owes, served), (owes_pieces, served_pieces));
             let expected = stream(&site, &whole);
             let mut asked = vec![0; pieces.promised as usize];
