@@ -25,8 +25,8 @@ impl Live {
         };
         let opened = per_second(|c| c.active_opens + c.passive_opens);
         let line = format!(
-            "{:>4.0}s  opened {opened:>7}/s  established {:>7}/s  ended {:>7}/s  open {:>7}  \
-             TIME-WAIT {:>7}  failed {:>6}  resent {:>6}  rx {:>7} tx {:>7} packets/s",
+            "{:>4.0}s  opened {opened:>6}/s  established {:>6}/s  ended {:>6}/s  open {:>6}  \
+             TIME-WAIT {:>6}  failed {:>5}  resent {:>5}",
             elapsed.as_secs_f64(),
             per_second(|c| c.established),
             per_second(ended),
@@ -34,8 +34,6 @@ impl Live {
             short(gauges.time_wait as f64),
             short(failed(counters) as f64),
             short(counters.retrans_segs as f64),
-            per_second(|c| c.rx_frames),
-            per_second(|c| c.tx_frames),
         );
         self.last = *counters;
         line
@@ -87,10 +85,10 @@ mod tests {
         let mut counters = Counters { active_opens: 1000, ..Counters::default() };
         let second = Span::from_secs(1);
         let first = live.line(second, second, &counters, &gauges);
-        assert!(first.contains("opened    1.0k/s"), "{first}");
+        assert!(first.contains("opened   1.0k/s"), "{first}");
         counters.active_opens += 500;
         let line = live.line(Span::from_secs(2), second, &counters, &gauges);
-        assert!(line.starts_with("   2s  opened     500/s"), "{line}");
-        assert!(line.contains("open       7  TIME-WAIT       3"), "{line}");
+        assert!(line.starts_with("   2s  opened    500/s"), "{line}");
+        assert!(line.contains("open      7  TIME-WAIT      3"), "{line}");
     }
 }

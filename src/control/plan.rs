@@ -477,6 +477,7 @@ fn system_seed() -> u64 {
 pub(super) mod tests {
     use super::super::value;
     use super::*;
+    use clap::{Args, FromArgMatches};
 
     fn network() -> Network {
         Network {
@@ -510,6 +511,25 @@ pub(super) mod tests {
 
     fn aim(target: &str) -> Aim {
         Aim { target: vec![value::target(target).unwrap()], ..Aim::default() }
+    }
+
+    #[test]
+    fn the_help_tells_the_true_defaults() {
+        let command = Tcp::augment_args(clap::Command::new("tcp"));
+        let mut words = vec!["tcp".to_string()];
+        for arg in command.get_arguments() {
+            let help = arg.get_help().unwrap().to_string();
+            let default = help.split("[default: ").nth(1).unwrap();
+            let default = default.split([']', ';']).next().unwrap();
+            // Said in words: it depends on the MTU.
+            if arg.get_id() != "tcp_mss" {
+                words.push(format!("--{}={default}", arg.get_long().unwrap()));
+            }
+        }
+        let matches = command.try_get_matches_from(words).unwrap();
+        let tcp = Tcp::from_arg_matches(&matches).unwrap();
+        let default = tcp::Config::default();
+        assert_eq!(tcp_config(tcp, Span::ZERO), Ok(default));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub struct Tcp {
     /// Upper bound of the retransmission timeout [default: 120s]
     #[arg(long, alias = "rto-max", value_name = "TIME", value_parser = value::span)]
     pub tcp_rto_max: Option<Span>,
-    /// Times a SYN or SYN-ACK is sent again [default: 6]
+    /// Times a SYN or SYN-ACK is sent again [default: 7]
     #[arg(long, alias = "syn-retries", value_name = "N")]
     pub tcp_syn_retries: Option<u8>,
     /// Times data or FIN is sent again [default: 15]
@@ -113,7 +113,7 @@ pub struct Tcp {
     #[arg(long, alias = "mss", value_name = "BYTES",
         value_parser = clap::value_parser!(u16).range(64..=1460))]
     pub tcp_mss: Option<u16>,
-    /// Offer timestamps (RFC 7323) [default: false]
+    /// Offer timestamps (RFC 7323) [default: true]
     #[arg(long, value_name = "BOOL")]
     pub tcp_timestamps: Option<bool>,
     /// Offer window scaling (RFC 7323) [default: true]
