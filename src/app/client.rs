@@ -112,6 +112,7 @@ enum Stage {
     Closed,
 }
 
+#[allow(clippy::large_enum_variant)] // there is one a worker, and a box would be a hop a call
 #[derive(Clone, Debug)]
 enum Plan {
     Handshake,
