@@ -282,7 +282,9 @@ impl Tcb {
         let edge = self.edge(config, room);
         let mut units = edge >> self.rcv_shift;
         // SHLD-14: rounding must not pull the edge back; what it gives away is less than one unit.
-        if units << self.rcv_shift < open {
+        // It adds up, though, and where the application has no room for it, less than a unit is
+        // taken back, which a peer has to expect of a scaled window (RFC 7323 s2.4).
+        if units << self.rcv_shift < open && (units + 1) << self.rcv_shift <= room {
             units += 1;
         }
         let units = units.min(SYN_WINDOW_MAX);
@@ -337,6 +339,28 @@ mod tests {
         tcb.promise(1);
         let text = tcb.output(&config, now, 16_384).unwrap();
         assert_eq!((text.len, text.window), (1, 16_384), "and the edge stays there");
+    }
+
+    #[test]
+    fn a_scaled_window_never_offers_more_than_the_application_can_take() {
+        let config = Config { window: 1 << 20, timestamps: false, ..Config::default() };
+        let now = Instant::ZERO;
+        let mut syn = segment(Flags::SYN, 0, 0, 65_535);
+        syn.options.window_scale = Some(0);
+        let mut room = 16_384;
+        let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
+        tcb.output(&config, now, room);
+        tcb.arrives(&segment(Flags::ACK, 1, 1, 65_535), &config, now, room);
+        assert!(tcb.rcv_shift > 0, "the unit is more than a byte");
+        for count in 0..163 {
+            let text =
+                Segment { payload_len: 99, ..segment(Flags::ACK, 1 + 99 * count, 1, 65_535) };
+            let arrival = tcb.arrives(&text, &config, now, room);
+            assert_eq!(arrival.text, (0, 99));
+            room -= 99;
+            let ack = tcb.output(&config, now, room).unwrap();
+            assert!(u32::from(ack.window) << tcb.rcv_shift <= room, "{ack:?} with room {room}");
+        }
     }
 
     #[test]
