@@ -1,5 +1,6 @@
 //! From names to types: a plan's words become engines and applications.
 
+use super::clock;
 use super::plan::{Drive, Service, Stack};
 use super::settings::{CloseName, WorkloadName};
 use super::value::{AppName, Ports};
@@ -49,7 +50,7 @@ pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config
         ranges: None,
         keepalive: stack.keepalive,
         connections_max: stack.connections_max,
-        tcp: tcp::Config { mss, ..stack.tcp },
+        tcp: tcp::Config { mss, timestamp_origin_ms: clock::wall_ms(), ..stack.tcp },
         verify: stack.verify,
         seed: seed(stack, Share::WHOLE),
     }

@@ -29,3 +29,9 @@ impl Clock {
         self.wall_origin
     }
 }
+
+/// The date and time now, in ms, wrapping: what goes on from run to run.
+pub fn wall_ms() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u32)
+}

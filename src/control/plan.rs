@@ -320,6 +320,8 @@ fn tcp_config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String> {
         fin_wait2: tcp_fin_wait2.unwrap_or(default.fin_wait2),
         mss: tcp_mss.unwrap_or(default.mss),
         timestamps: tcp_timestamps.unwrap_or(default.timestamps),
+        // Read from the clock when the run begins: a plan says the same whenever it is made.
+        timestamp_origin_ms: default.timestamp_origin_ms,
         window_scaling: tcp_window_scaling.unwrap_or(default.window_scaling),
         window: tcp_window.unwrap_or(default.window),
     };

@@ -1,9 +1,9 @@
 //! SEGMENT ARRIVES (RFC 9293 s3.10.7), step for step in the RFC's order.
 
 use super::state::{Event, State};
-use super::tcb::{FLIGHT_SEGMENTS_MAX, Tcb, flag, owed, time_wait};
+use super::tcb::{FLIGHT_SEGMENTS_MAX, RECOVERING, Tcb, flag, owed, time_wait};
 use super::{Config, End, Seq};
-use crate::time::{Instant, Span};
+use crate::time::Instant;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
 
@@ -39,9 +39,6 @@ pub enum Note {
     Paws,
     FastRetransmit,
 }
-
-/// RFC 7323 s5.5: a recent timestamp is not believed after 24 days without a segment.
-const TIMESTAMP_LIFE: Span = Span::from_secs(24 * 86_400);
 
 /// Duplicate acknowledgments after which the first unacknowledged segment is taken for lost (RFC
 /// 5681 s3.2).
@@ -157,6 +154,7 @@ impl Tcb {
         if !segment.flags.has(Flags::ACK) || !self.ack_arrives(segment, config, now, arrival) {
             return;
         }
+        self.remember_timestamp(segment);
         self.heard_at = now;
         self.probes = 0;
         if self.state() == State::Closed {
@@ -196,35 +194,19 @@ impl Tcb {
         }
     }
 
-    /// PAWS (RFC 7323 s5): "an incoming segment is considered an old duplicate if its timestamp is
-    /// older".
-    fn timestamp_passes(&mut self, segment: &Segment, now: Instant, arrival: &mut Arrival) -> bool {
-        if !self.has(flag::TIMESTAMPS) || segment.flags.has(Flags::RST) {
-            return true;
-        }
-        let Some((value, _)) = segment.options.timestamps else {
-            // Deviates: RFC 7323 s3.2 would have such a segment dropped. Linux takes it, and so do
-            // we: middleboxes that strip the option would hang the connection.
-            return true;
-        };
-        if Seq(value).before(Seq(self.ts_recent)) && now.since(self.heard_at) < TIMESTAMP_LIFE {
-            self.owe_ack_now();
-            arrival.note = Some(Note::Paws);
-            return false;
-        }
-        // RFC 7323 s4.3 (2): remember it if the segment covers the last ACK we sent.
-        if !Seq(segment.seq).after(self.rcv_nxt) {
-            self.ts_recent = value;
-        }
-        true
-    }
-
     /// RFC 9293 s3.4: the four cases of an acceptable segment. With a window of zero, segments at
     /// its edge pass too, for their ACK and RST (MUST-66); their text finds no room.
+    ///
+    /// Deviates: a bare ACK passes at the edge of any window, as for Linux. It comes from a peer
+    /// that has filled the window; if we had filled its own too, and both had lost some, each would
+    /// take the other's ACKs for unacceptable and answer them, for ever.
     fn acceptable(&self, segment: &Segment) -> bool {
         let window = self.rcv_adv.since(self.rcv_nxt);
         let seq = Seq(segment.seq);
         let len = segment.seq_len();
+        if len == 0 && seq == self.rcv_adv && !segment.flags.has(Flags::RST) {
+            return true;
+        }
         if window == 0 || len == 0 {
             return seq == self.rcv_nxt || seq.within(self.rcv_nxt, window);
         }
@@ -356,7 +338,9 @@ impl Tcb {
         self.snd_nxt = self.snd_nxt.max(ack);
         self.measure(now);
         self.retries = 0;
-        self.dup_acks = 0;
+        if self.dup_acks != RECOVERING || ack.after(self.rtt_seq) {
+            self.dup_acks = 0;
+        }
         self.flight_segments = (self.flight_segments + 1).min(FLIGHT_SEGMENTS_MAX);
         // What a probe carried was taken. If the window is still closed, probing begins anew.
         self.flags &= !flag::PERSIST;
@@ -374,10 +358,12 @@ impl Tcb {
     }
 
     fn duplicate_ack(&mut self, arrival: &mut Arrival) {
-        self.dup_acks = self.dup_acks.saturating_add(1);
-        if self.dup_acks == DUP_ACKS_LOST && !self.has(flag::PERSIST) {
-            self.flags &= !flag::TIMING;
-            self.snd_nxt = self.snd_una;
+        if self.dup_acks == RECOVERING || self.has(flag::PERSIST) {
+            return;
+        }
+        self.dup_acks += 1;
+        if self.dup_acks == DUP_ACKS_LOST {
+            self.recover();
             arrival.note = Some(Note::FastRetransmit);
         }
     }
@@ -396,7 +382,9 @@ impl Tcb {
 
     fn take_window(&mut self, segment: &Segment, config: &Config, now: Instant) {
         (self.wl1, self.wl2) = (Seq(segment.seq), Seq(segment.ack));
-        self.snd_wnd = u32::from(segment.window) << self.snd_shift;
+        // RFC 7323 s2.2: that of a SYN is not scaled; one may end a simultaneous open.
+        let shift = if segment.flags.has(Flags::SYN) { 0 } else { self.snd_shift };
+        self.snd_wnd = u32::from(segment.window) << shift;
         self.snd_wnd_max = self.snd_wnd_max.max(self.snd_wnd);
         if self.has(flag::PERSIST) && self.snd_wnd > 0 {
             // What the probe carried past the window was not taken: it goes out again with the
@@ -493,7 +481,7 @@ impl Tcb {
     }
 
     /// One ACK for this very segment.
-    fn owe_ack_now(&mut self) {
+    pub(super) fn owe_ack_now(&mut self) {
         self.dup_acks_owed = self.dup_acks_owed.saturating_add(1);
     }
 }

@@ -8,6 +8,7 @@ pub mod rto;
 pub mod seq;
 pub mod state;
 pub mod tcb;
+mod timestamps;
 
 pub use arrives::{Arrival, Note};
 pub use isn::isn;
@@ -112,6 +113,10 @@ pub struct Config {
     pub mss: u16,
     /// Offer and use timestamps (RFC 7323).
     pub timestamps: bool,
+    /// What the timestamp clock reads at [`Instant::ZERO`](crate::time::Instant), in ms. It should
+    /// go on where the last run on the same addresses stopped: a peer that has its connections in
+    /// TIME-WAIT takes earlier timestamps for old duplicates (RFC 6191 s2).
+    pub timestamp_origin_ms: u32,
     /// Offer window scaling (RFC 7323).
     pub window_scaling: bool,
     /// Receive window in bytes.
@@ -132,6 +137,7 @@ impl Default for Config {
             fin_wait2: Span::from_secs(60),
             mss: 1460,
             timestamps: true,
+            timestamp_origin_ms: 0,
             window_scaling: true,
             window: 65_535,
         }

@@ -6,7 +6,8 @@
 
 use super::rto::micros;
 use super::state::State;
-use super::tcb::{SYN_WINDOW_MAX, TIMESTAMP_BYTES, Tcb, flag, offered_shift, owed, timestamp};
+use super::tcb::{RECOVERING, SYN_WINDOW_MAX, TIMESTAMP_BYTES, Tcb, flag, offered_shift, owed};
+use super::timestamps::timestamp;
 use super::{Config, Seq};
 use crate::time::Instant;
 use crate::wire::options::Options;
@@ -88,8 +89,7 @@ impl Tcb {
             return None;
         }
         self.owed = 0;
-        let ack = self.bare_ack(config, now, 0);
-        Some(Transmit { flags: Flags::RST | Flags::ACK, options: Options::default(), ..ack })
+        Some(Transmit { flags: Flags::RST | Flags::ACK, ..self.bare_ack(config, now, 0) })
     }
 
     fn handshake(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
@@ -127,7 +127,8 @@ impl Tcb {
             // Not offered while out-of-order text is dropped: a sender that counts on SACK counts
             // no bare duplicates.
             sack_permitted: false,
-            timestamps: stamped.then(|| (timestamp(now), if answer { self.ts_recent } else { 0 })),
+            timestamps: stamped
+                .then(|| (timestamp(config, now), if answer { self.ts_recent } else { 0 })),
         }
     }
 
@@ -159,15 +160,17 @@ impl Tcb {
         (self.owed & owed::ACK != 0).then(|| self.bare_ack(config, now, room))
     }
 
-    /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`.
+    /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`. The octet of a zero-window probe does not count until
+    /// it is acknowledged: the number after it lies outside of the peer's window, and the ACK would
+    /// be dropped.
     fn bare_ack(&mut self, config: &Config, now: Instant, room: u32) -> Transmit {
         self.owed &= !(owed::ACK | owed::HANDSHAKE);
         Transmit {
-            seq: self.snd_max,
+            seq: if self.has(flag::PERSIST) { self.snd_una } else { self.snd_max },
             ack: self.rcv_nxt,
             flags: Flags::ACK,
             window: self.advertise(config, room),
-            options: self.text_options(now),
+            options: self.text_options(config, now),
             offset: 0,
             len: 0,
             again: false,
@@ -221,7 +224,7 @@ impl Tcb {
             ack: self.rcv_nxt,
             flags,
             window: self.advertise(config, room),
-            options: self.text_options(now),
+            options: self.text_options(config, now),
             offset,
             len: len as u16,
             again,
@@ -246,7 +249,7 @@ impl Tcb {
         let fresh = self.snd_nxt == self.snd_max;
         self.snd_nxt = self.snd_nxt.plus(numbers);
         self.snd_max = self.snd_max.max(self.snd_nxt);
-        if fresh && !self.has(flag::TIMING) {
+        if fresh && !self.has(flag::TIMING) && self.dup_acks != RECOVERING {
             self.flags |= flag::TIMING;
             (self.rtt_seq, self.rtt_at_us) = (self.snd_nxt, micros(now));
         }
@@ -271,8 +274,9 @@ impl Tcb {
         self.snd_mss - if self.has(flag::TIMESTAMPS) { TIMESTAMP_BYTES } else { 0 }
     }
 
-    fn text_options(&self, now: Instant) -> Options {
-        let timestamps = self.has(flag::TIMESTAMPS).then(|| (timestamp(now), self.ts_recent));
+    fn text_options(&self, config: &Config, now: Instant) -> Options {
+        let stamped = self.has(flag::TIMESTAMPS);
+        let timestamps = stamped.then(|| (timestamp(config, now), self.ts_recent));
         Options { timestamps, ..Options::default() }
     }
 

@@ -1,7 +1,7 @@
 //! The retransmission timeout (RFC 6298) and what happens when a connection's time comes.
 
 use super::state::{Event, State};
-use super::tcb::{Tcb, flag, owed};
+use super::tcb::{RECOVERING, Tcb, flag, owed};
 use super::{Config, End, Keepalive};
 use crate::time::{Instant, Span};
 
@@ -144,6 +144,7 @@ impl Tcb {
             self.owed |= owed::PROBE;
             return Expiry::ProbeWindow;
         }
+        self.recover();
         // RFC 5681 s3.1: "the cwnd MUST be set to no more than the loss window, LW, which equals 1
         // full-sized segment".
         self.flight_segments = 1;
@@ -158,6 +159,17 @@ impl Tcb {
         self.dup_acks = 0;
         self.flags &= !flag::TIMING;
         self.timer_at = now + self.rto(config);
+    }
+
+    /// Text is taken for lost: goes back to the first unacknowledged number. The duplicates among
+    /// what is sent again are answered by duplicate ACKs; until everything that was sent up to now
+    /// is acknowledged, and more, those are no news of another loss (RFC 6582 s3.2, "recover").
+    /// Nor is anything timed until then, so that `rtt_seq` is free to say where that is.
+    pub(super) fn recover(&mut self) {
+        self.snd_nxt = self.snd_una;
+        self.flags &= !flag::TIMING;
+        self.dup_acks = RECOVERING;
+        self.rtt_seq = self.snd_max;
     }
 
     fn probe(&mut self, keepalive: Keepalive) -> Expiry {

@@ -30,6 +30,10 @@ const SMALLEST_MSS: u16 = 48;
 /// Bytes that timestamps take from every segment (RFC 7323 s3.2, padded).
 pub(super) const TIMESTAMP_BYTES: u16 = 12;
 
+/// In `dup_acks`: text was taken for lost, and what was sent before that, up to `rtt_seq`, is not
+/// all acknowledged yet.
+pub(super) const RECOVERING: u8 = u8::MAX;
+
 /// What a connection owes the wire besides text.
 pub(super) mod owed {
     /// An acknowledgment; text or FIN will carry it.
@@ -88,12 +92,12 @@ pub struct Tcb {
     /// The right edge of the window that we advertised. Never moves left (SHLD-14).
     pub(super) rcv_adv: Seq,
     pub(super) flags: u8,
-    /// Duplicate acknowledgments received in a row.
+    /// Duplicate acknowledgments received in a row, or [`RECOVERING`].
     pub(super) dup_acks: u8,
     pub(super) snd_mss: u16,
     pub(super) snd_shift: u8,
     pub(super) rcv_shift: u8,
-    /// The listener that accepted it; of the engine.
+    /// The listener that accepted it, or `u16::MAX`; of the engine.
     pub listener: u16,
     /// The next hop; of the engine.
     pub neighbor: u16,
@@ -120,6 +124,7 @@ pub struct Tcb {
     pub(super) timer_at: Instant,
     /// When the peer was last heard.
     pub(super) heard_at: Instant,
+    /// The end of the timed segment; while recovering, of what was sent before the loss.
     pub(super) rtt_seq: Seq,
     /// When the timed segment was sent, in µs, wrapping.
     pub(super) rtt_at_us: u32,
@@ -379,11 +384,6 @@ impl Tcb {
 /// The window shift that fits our window into sixteen bits (RFC 7323 s2.2).
 pub(super) fn offered_shift(config: &Config) -> u8 {
     (0..14).find(|shift| config.window >> shift <= 65_535).unwrap_or(14)
-}
-
-/// The timestamp clock: milliseconds, wrapping (RFC 7323 s5.4 asks for 1 ms to 1 s).
-pub(super) fn timestamp(now: Instant) -> u32 {
-    (now.as_nanos() / 1_000_000) as u32
 }
 
 /// TIME-WAIT's length (RFC 9293 s3.6.1, MUST-13).
