@@ -183,8 +183,8 @@ impl<'a, S> Conn<'a, S> {
         self.key
     }
 
-    /// Index of the listener that accepted it, in the order of the configuration. Zero for a
-    /// client's connections.
+    /// Index of the listener that accepted it, in the order of the configuration; `u16::MAX` if we
+    /// opened it.
     pub fn listener(&self) -> u16 {
         self.listener
     }

@@ -237,6 +237,8 @@ impl App for Server {
 
     fn drain(&mut self, conn: &mut Conn<'_, State>) {
         let owes = match &mut *conn.state {
+            // It is served as one that comes now, once it is established.
+            State::New => Owes::NOTHING,
             State::Http(site, state) => self.sites[usize::from(*site)].drain(state),
             state => Server::drain_at_once(state),
         };
@@ -373,5 +375,21 @@ mod tests {
         peer.server.stop();
         assert_eq!(peer.established(), Owes::NOTHING);
         assert!(peer.received(b"GET / HTTP/1.1\r\n\r\n").close);
+    }
+
+    #[test]
+    fn a_connection_that_is_opening_when_the_run_stops_gets_its_answer_too() {
+        let mut peer = Peer::new(0);
+        peer.server.stop();
+        assert_eq!(peer.event(Server::drain), Owes::NOTHING, "a promise after CLOSE is ignored");
+        assert_eq!(peer.established(), Owes::NOTHING);
+        let owes = peer.received(b"GET / HTTP/1.1\r\n\r\n");
+        assert!(owes.bytes > 0 && owes.close);
+        for (listener, _) in ALL.iter().enumerate().skip(1) {
+            let mut peer = Peer::new(listener as u16);
+            peer.server.stop();
+            assert_eq!(peer.event(Server::drain), Owes::NOTHING, "{listener}");
+            assert!(peer.established().close, "{listener}");
+        }
     }
 }
