@@ -71,8 +71,8 @@ impl<A: App> Engine<A> {
     ) -> Option<Frame> {
         // Nobody else speaks for our own addresses.
         if !self.is_ours(packet.sender_ip) {
-            let mut waiting = self.neighbors.learn(packet.sender_ip, packet.sender_mac);
-            self.ready.append(&mut self.table.tcbs, &mut waiting);
+            let waiting = self.neighbors.learn(packet.sender_ip, packet.sender_mac);
+            self.ready.append(&mut self.table.tcbs, waiting);
         }
         let asked = packet.operation == Operation::Request && self.is_ours(packet.target_ip);
         if !asked || packet.sender_ip == packet.target_ip {
@@ -242,7 +242,7 @@ impl<A: App> Engine<A> {
         while let Some(slot) = waiting.pop(&mut self.table.tcbs) {
             let before = self.tcb(slot).state();
             if before == State::Closed {
-                self.table.release(slot);
+                self.release(slot);
                 continue;
             }
             self.table.tcbs[slot as usize].abort();

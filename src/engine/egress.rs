@@ -27,7 +27,7 @@ impl<A: App> Engine<A> {
             }
             self.ready.pop(&mut self.table.tcbs);
             match self.tcb(slot).state() {
-                State::Closed => self.table.release(slot),
+                State::Closed => self.release(slot),
                 _ => self.rearm(slot, now),
             }
         }
@@ -88,6 +88,8 @@ impl<A: App> Engine<A> {
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += bytes as u64;
         self.counters.out_rsts += u64::from(transmit.flags.has(Flags::RST));
+        let syn_again = transmit.again && transmit.flags.has(Flags::SYN);
+        self.counters.syn_retrans += u64::from(syn_again);
         match transmit.again {
             true => self.counters.retrans_segs += 1,
             false => self.counters.out_segs += 1,

@@ -31,11 +31,7 @@ impl<A: App> Engine<A> {
         let before = tcb.state();
         match tcb.expires(&self.config.tcp, keepalive, now) {
             Expiry::Early => return self.rearm(slot, now),
-            Expiry::ResendSyn => {
-                self.counters.timeouts += 1;
-                self.counters.syn_retrans += 1;
-            }
-            Expiry::Resend => self.counters.timeouts += 1,
+            Expiry::ResendSyn | Expiry::Resend => self.counters.timeouts += 1,
             Expiry::ProbeWindow => self.counters.zero_window_probes += 1,
             Expiry::ProbeKeepalive => self.counters.keepalive_probes += 1,
             Expiry::TimeWaitOver => {

@@ -251,6 +251,7 @@ impl<A: App> Engine<A> {
             self.counters.listen_overflows += 1;
             return;
         };
+        self.neighbors.hold(neighbor);
         self.counters.passive_opens += 1;
         self.settle(slot, now);
     }

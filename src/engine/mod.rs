@@ -162,10 +162,16 @@ impl<A: App> Engine<A> {
     /// One turn: takes every frame out of `rx`, lets due timers fire, lets the application launch,
     /// and fills `tx` with what is owed, as far as there is room. Bounded work, whatever arrives.
     pub fn poll(&mut self, now: Instant, pool: &mut Pool, rx: &mut Burst, tx: &mut Burst) {
+        // What is ready now found no room in the last turn.
+        let behind = !self.ready.is_empty();
         self.ingress(now, pool, rx, tx);
         self.expire(now);
         self.drain(now);
-        self.launch(now);
+        // More than can be sent is under way: more connections would only make all of them late,
+        // up to where their segments are taken for lost and sent again.
+        if !behind {
+            self.launch(now);
+        }
         self.resolve(now, pool, tx);
         self.egress(now, pool, tx);
     }
@@ -191,8 +197,9 @@ impl<A: App> Engine<A> {
         let next_hop = self.next_hop(key.remote).unwrap_or(key.remote);
         let neighbor = self.neighbors.number(next_hop, None, now).ok_or(Refusal::TableFull)?;
         let mut tcb = Tcb::open_active(key, tcp::isn(&self.secret, &key, now), now);
-        tcb.neighbor = neighbor;
+        (tcb.listener, tcb.neighbor) = (NO_LISTENER, neighbor);
         let slot = self.table.insert(tcb, state).ok_or(Refusal::TableFull)?;
+        self.neighbors.hold(neighbor);
         self.counters.active_opens += 1;
         self.ready.push(&mut self.table.tcbs, slot);
         Ok(())
@@ -253,6 +260,7 @@ impl<A: App> Engine<A> {
     /// If not: a bug of ours.
     pub fn check(&self) {
         self.table.check(&self.config.tcp);
+        assert_eq!(self.neighbors.held(), self.table.taken(), "a next hop for each slot");
     }
 
     fn tcb(&self, slot: u32) -> &Tcb {
@@ -371,7 +379,16 @@ impl<A: App> Engine<A> {
         if self.tcb(slot).owes() {
             self.ready.push(&mut self.table.tcbs, slot);
         }
-        self.table.release(slot);
+        self.release(slot);
+    }
+
+    /// Gives the slot of a block that is out of the table back, and its share of the next hop,
+    /// unless a queue still has to come to it.
+    fn release(&mut self, slot: u32) {
+        if !self.table.is_queued(slot) {
+            self.neighbors.leave(self.tcb(slot).neighbor);
+            self.table.release(slot);
+        }
     }
 
     /// Where a datagram to `remote` goes first: the host itself on our subnets, else the gateway if

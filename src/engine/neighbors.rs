@@ -15,10 +15,17 @@ const NEIGHBORS_MAX: usize = 65_535;
 const ASK_TIMES: u8 = 3;
 const ASK_INTERVAL: Span = Span::from_secs(1);
 
-/// The next hops of one engine. Entries are made only for next hops that we have a use for, so
-/// strangers can't fill it.
+/// Entries looked at for one that a new next hop may replace. The search goes on where the last
+/// one ended, so a flood from a full table's worth of addresses finds what its own ends left.
+const EVICTION_TRIES: usize = 64;
+
+/// The next hops of one engine. Entries are made only for next hops that we have a use for. One
+/// that no connection holds stays, known, until its place is needed: strangers who send a SYN from
+/// ever new addresses can't fill it for good.
 pub struct Neighbors {
     entries: Vec<Neighbor>,
+    /// Where the next search for an entry to be replaced begins.
+    hand: usize,
     index: HashTable<u16>,
     /// Entries without an answer, in the order in which they were first asked for.
     asking: Vec<u16>,
@@ -30,6 +37,8 @@ struct Neighbor {
     asked: u8,
     ask_at: Instant,
     waiting: Queue,
+    /// Slots whose connection goes this way.
+    held: u32,
 }
 
 /// What is due about one next hop.
@@ -45,6 +54,7 @@ impl Neighbors {
     pub fn new() -> Neighbors {
         Neighbors {
             entries: Vec::with_capacity(NEIGHBORS_MAX),
+            hand: 0,
             index: HashTable::with_capacity(NEIGHBORS_MAX),
             asking: Vec::with_capacity(NEIGHBORS_MAX),
         }
@@ -56,17 +66,34 @@ impl Neighbors {
         if let Some(number) = self.find(ip) {
             return Some(number);
         }
-        if self.entries.len() == NEIGHBORS_MAX {
-            return None;
+        let number = self.place()?;
+        let waiting = Queue::new();
+        let neighbor = Neighbor { ip, mac: hint, asked: 0, ask_at: now, waiting, held: 0 };
+        match self.entries.get_mut(number as usize) {
+            Some(replaced) => *replaced = neighbor,
+            None => self.entries.push(neighbor),
         }
-        let number = self.entries.len() as u16;
-        self.entries.push(Neighbor { ip, mac: hint, asked: 0, ask_at: now, waiting: Queue::new() });
         let entries = &self.entries;
         self.index.insert_unique(hash(ip), number, |&n| hash(entries[n as usize].ip));
         if hint.is_none() {
             self.asking.push(number);
         }
         Some(number)
+    }
+
+    /// A slot's connection goes this way.
+    pub fn hold(&mut self, number: u16) {
+        self.entries[number as usize].held += 1;
+    }
+
+    /// It does no more.
+    pub fn leave(&mut self, number: u16) {
+        self.entries[number as usize].held -= 1;
+    }
+
+    /// Slots whose connections go any way.
+    pub fn held(&self) -> usize {
+        self.entries.iter().map(|neighbor| neighbor.held as usize).sum()
     }
 
     /// The MAC of a next hop, if it is known.
@@ -111,6 +138,27 @@ impl Neighbors {
     pub fn next(&self) -> Instant {
         let due = self.asking.iter().map(|&n| self.entries[n as usize].ask_at);
         due.min().unwrap_or(Instant::NEVER)
+    }
+
+    /// The number for a new entry: one that was never used, or one that nobody holds and nobody is
+    /// asked for, taken out of the index.
+    fn place(&mut self) -> Option<u16> {
+        if self.entries.len() < NEIGHBORS_MAX {
+            return Some(self.entries.len() as u16);
+        }
+        for _ in 0..EVICTION_TRIES {
+            let number = self.hand as u16;
+            self.hand = (self.hand + 1) % NEIGHBORS_MAX;
+            let Neighbor { ip, mac, asked, held, .. } = self.entries[number as usize];
+            let being_asked = mac.is_none() && asked <= ASK_TIMES;
+            if held > 0 || being_asked {
+                continue;
+            }
+            let entry = self.index.find_entry(hash(ip), |&filed| filed == number);
+            entry.expect("every entry is filed").remove();
+            return Some(number);
+        }
+        None
     }
 
     fn find(&self, ip: Ipv4Addr) -> Option<u16> {
@@ -162,6 +210,38 @@ mod tests {
         neighbors.learn(IP, MAC);
         assert_eq!(neighbors.mac(number), Some(MAC));
         assert!(neighbors.due(seconds(1)).is_none());
+    }
+
+    #[test]
+    fn a_next_hop_that_nobody_holds_makes_room_for_a_new_one() {
+        let mut neighbors = Neighbors::new();
+        let ip = |n: u32| Ipv4Addr::from_bits(0x0a00_0000 + n);
+        let kept = neighbors.number(ip(0), Some(MAC), seconds(0)).unwrap();
+        neighbors.hold(kept);
+        for n in 1..200_000 {
+            let number = neighbors.number(ip(n), Some(MAC), seconds(0)).unwrap();
+            neighbors.hold(number);
+            assert_eq!(neighbors.find(ip(n)), Some(number));
+            neighbors.leave(number);
+        }
+        assert_eq!(neighbors.find(ip(0)), Some(kept));
+        assert_eq!((neighbors.entries.len(), neighbors.held()), (NEIGHBORS_MAX, 1));
+        assert_eq!(neighbors.index.len(), NEIGHBORS_MAX);
+    }
+
+    #[test]
+    fn next_hops_that_are_held_or_asked_for_are_not_replaced() {
+        let mut neighbors = Neighbors::new();
+        let ip = |n: usize| Ipv4Addr::from_bits(0x0a00_0000 + n as u32);
+        for n in 0..NEIGHBORS_MAX {
+            let hint = (n % 2 == 0).then_some(MAC);
+            let number = neighbors.number(ip(n), hint, seconds(0)).unwrap();
+            if hint.is_some() {
+                neighbors.hold(number);
+            }
+        }
+        assert_eq!(neighbors.number(IP, Some(MAC), seconds(0)).map(|_| ()), Some(()), "known");
+        assert_eq!(neighbors.number([11, 0, 0, 1].into(), Some(MAC), seconds(0)), None);
     }
 
     #[test]

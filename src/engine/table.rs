@@ -114,6 +114,11 @@ impl<S: Copy + Default> Table<S> {
         self.index.is_empty()
     }
 
+    /// Number of slots that are not free.
+    pub fn taken(&self) -> usize {
+        self.max() - self.free.len()
+    }
+
     /// Number of slots.
     pub fn max(&self) -> usize {
         self.tcbs.len()
@@ -179,10 +184,13 @@ impl Queue {
         Some(slot)
     }
 
-    /// Moves all of `other` to the end, in order.
-    pub fn append(&mut self, tcbs: &mut [Tcb], other: &mut Queue) {
-        while let Some(slot) = other.pop(tcbs) {
-            self.push(tcbs, slot);
+    /// Moves all of `other` to the end, in order. O(1).
+    pub fn append(&mut self, tcbs: &mut [Tcb], other: Queue) {
+        if self.is_empty() {
+            *self = other;
+        } else if !other.is_empty() {
+            tcbs[self.tail as usize].link = other.head;
+            self.tail = other.tail;
         }
     }
 }
@@ -239,7 +247,7 @@ mod tests {
             ready.push(&mut table.tcbs, slot);
         }
         assert!(ready.is_empty());
-        ready.append(&mut table.tcbs, &mut parked);
+        ready.append(&mut table.tcbs, std::mem::take(&mut parked));
         let popped: Vec<u32> = std::iter::from_fn(|| ready.pop(&mut table.tcbs)).collect();
         assert_eq!(popped, slots);
         assert!(ready.is_empty() && parked.is_empty());
