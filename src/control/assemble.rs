@@ -124,6 +124,8 @@ pub fn client(drive: &Drive, stack: &Stack, share: Share) -> Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Span;
+    use crate::wire::segment::Verify;
 
     #[test]
     fn shares_add_up_to_the_whole() {
@@ -131,5 +133,30 @@ mod tests {
             let parts = (0..count).map(|index| Share { index, count }.of(total));
             assert_eq!(parts.sum::<u64>(), total);
         }
+    }
+
+    /// Goal: a peer in TIME-WAIT from the run before sees later timestamps in this one.
+    #[test]
+    fn the_timestamps_of_a_run_go_on_where_those_of_the_last_one_stopped() {
+        let stack = Stack {
+            subnets: Vec::new(),
+            gateway: None,
+            vlan: None,
+            mtu: None,
+            mss: None,
+            tcp: tcp::Config::default(),
+            keepalive: None,
+            verify: Verify::All,
+            connections_max: 1,
+            cpus: None,
+            drain: Span::ZERO,
+            seed: 1,
+            impair: None,
+        };
+        let origin = || config(&stack, Vec::new(), Mac::default(), 1500).tcp.timestamp_origin_ms;
+        let last_run = origin();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let later_ms = origin().wrapping_sub(last_run);
+        assert!((30..30_000).contains(&later_ms), "{later_ms}");
     }
 }

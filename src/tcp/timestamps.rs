@@ -52,3 +52,15 @@ impl Tcb {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_counts_milliseconds_from_its_origin_and_wraps() {
+        let config = Config { timestamp_origin_ms: u32::MAX - 9, ..Config::default() };
+        assert_eq!(timestamp(&config, Instant::ZERO), u32::MAX - 9);
+        assert_eq!(timestamp(&config, Instant::ZERO + Span::from_millis(30)), 20);
+    }
+}
