@@ -41,6 +41,8 @@ pub(super) struct Endpoint {
     /// ACKs this side may send that say nothing new.
     pub credit: u32,
     pub last_sent: Instant,
+    /// Latest timestamp that arrived here: what is older may be dropped (RFC 7323 s5).
+    pub stamped: Option<u32>,
     /// When the other side's FIN last arrived here.
     pub fin_heard: Instant,
     /// It sent a RST of its own accord, or heard one that it had to obey: from here on it is silent
@@ -91,6 +93,15 @@ impl Endpoint {
         let options_bytes = sent.payload_at.saturating_sub(HEADERS_BYTES);
         let mss = them.syn.and_then(|syn| syn.options.mss).unwrap_or(DEFAULT_MSS);
         law(sent.payload_len + options_bytes <= mss, "it is above the MSS it was offered")
+    }
+
+    /// A segment arrives. True if its timestamp is older than one that arrived before.
+    pub fn hears_timestamp(&mut self, segment: &Segment) -> bool {
+        let Some((value, _)) = segment.options.timestamps else { return false };
+        let latest = self.stamped.unwrap_or(value);
+        let late = (value.wrapping_sub(latest) as i32) < 0;
+        self.stamped = Some(if late { latest } else { value });
+        late
     }
 
     /// A RST arrives. It must be obeyed where there is no doubt that it is next in order, or

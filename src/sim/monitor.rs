@@ -13,7 +13,8 @@
 //!   acknowledged;
 //! - an acknowledgment never exceeds what arrived and never goes back, and the window's right edge
 //!   does not either;
-//! - an ACK that says nothing new answers a segment that arrived, at most one each;
+//! - an ACK that says nothing new answers a segment that arrived, at most one each, and the two
+//!   sides do not go on answering each other's;
 //! - a RST answers a segment of this turn as RFC 9293 s3.10.7.1 says, or stands at its connection's
 //!   own numbers, and ends it; nobody answers a RST by a RST;
 //! - whoever must be in TIME-WAIT opens no new connection on the same four-tuple.
@@ -29,6 +30,9 @@ use std::collections::HashMap;
 
 /// Largest Ethernet frame: an MTU of 1500.
 const FRAME_BYTES_MAX: usize = 1514;
+/// More segments than any flight here: so many duplicate ACKs in a row answer each other.
+const IDLE_MAX: u32 = 2000;
+
 /// One of the two ends of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -58,6 +62,8 @@ struct Flow {
     /// the other does not know yet that the old connection is over. Two connections share the
     /// tuple, and what they say can't be told apart until the next one begins.
     haunted: bool,
+    /// Segments sent since one said anything new.
+    idle: u32,
 }
 
 impl Side {
@@ -256,6 +262,10 @@ impl Flow {
         if !says_more && opens <= 0 {
             law(us.credit > 0, "it answers nothing that arrived")?;
             us.credit -= 1;
+            self.idle += 1;
+            law(self.idle < IDLE_MAX, "the two sides answer each other and say nothing new")?;
+        } else {
+            self.idle = 0;
         }
         Ok(())
     }
@@ -301,13 +311,14 @@ impl Flow {
         if segment.flags.has(Flags::SYN) && segment.seq != syn.isn {
             return;
         }
+        let late = us.hears_timestamp(segment);
         if segment.flags.has(Flags::ACK) && us.syn.is_some() {
             let ack = us.relative(segment.ack);
             let shift = if segment.flags.has(Flags::SYN) { 0 } else { them.shift(us) };
             // It counts for sure only where the segment is next in order, whether or not this side
             // keeps what is ahead.
             let next = them.arrived == them.taken.max(them.acked) && them.arrived == seq;
-            if next && ack <= us.top {
+            if next && !late && ack <= us.top {
                 us.acked_known = us.acked_known.max(ack);
             }
             us.edge_known = us.edge_known.max(ack + (i64::from(segment.window) << shift));
@@ -722,6 +733,16 @@ mod tests {
         wire.is_legal();
         wire.pass(Side::B, ACK, 1, 4, b"");
         wire.breaks("it answers nothing that arrived");
+    }
+
+    #[test]
+    fn a_war_of_acks_is_seen() {
+        let mut wire = Wire::established();
+        for _ in 0..IDLE_MAX {
+            wire.pass(Side::A, ACK, 1, 1, b"");
+            wire.pass(Side::B, ACK, 1, 1, b"");
+        }
+        wire.breaks("the two sides answer each other and say nothing new");
     }
 
     #[test]
