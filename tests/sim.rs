@@ -43,13 +43,15 @@ const PAIRINGS: [Pairing; 13] = [
     pairing("handshake by reset, discard", || Workload::Handshake, Close::Rst, Service::Discard),
     pairing("handshake by reset, accept", || Workload::Handshake, Close::Rst, Service::Accept),
     pairing("handshake, halfclose", || Workload::Handshake, Close::Fin, Service::HalfClose),
-    pairing("handshake, chargen", || Workload::Handshake, Close::Fin, Service::Chargen),
+    // A generator that is closed still sends the megabyte it has promised.
+    pairing("handshake, chargen", || Workload::Handshake, Close::Fin, Service::Chargen).over(1),
     pairing("handshake by reset, chargen", || Workload::Handshake, Close::Rst, Service::Chargen),
     pairing("http", || http(1), Close::Fin, HTTP),
     pairing("http keep-alive", || http(3), Close::Fin, HTTP),
     pairing("http by reset", || http(2), Close::Rst, HTTP),
     pairing("rr, echo", || rr(4_000, 4_000), Close::Fin, Service::Echo),
-    pairing("rr, echo more than it can keep", || rr(30_000, 30_000), Close::Fin, Service::Echo),
+    pairing("rr, echo more than it keeps", || rr(30_000, 30_000), Close::Fin, Service::Echo)
+        .over(2),
     pairing("rr, discard", || rr(3_000, 0), Close::Fin, Service::Discard),
 ];
 
@@ -59,10 +61,13 @@ const fn pairing(
     close: Close,
     service: Service,
 ) -> Pairing {
-    // A generator that is closed still sends the megabyte it has promised: one such connection is
-    // many segments.
-    let connections = if matches!(service, Service::Chargen) { 1 } else { 12 };
-    Pairing { name, workload, close, service, connections }
+    Pairing { name, workload, close, service, connections: 12 }
+}
+
+impl Pairing {
+    const fn over(self, connections: u64) -> Pairing {
+        Pairing { connections, ..self }
+    }
 }
 
 fn http(requests: u32) -> Workload {
@@ -89,9 +94,9 @@ fn patient(seed: u64, link: Options) -> Setup {
         config.tcp.window_scaling = rng.chance(0.5);
         config.tcp.mss = [1460, 1460, 536, 300][rng.below(4) as usize];
         config.tcp.window = [65_535, 300_000, 3_000, 500][rng.below(4) as usize];
-        config.tcp.syn_retries = 20;
-        config.tcp.data_retries = 20;
-        config.tcp.rto_max = Span::from_secs(8);
+        config.tcp.syn_retries = 40;
+        config.tcp.data_retries = 40;
+        config.tcp.rto_max = Span::from_secs(4);
         config.tcp.fin_wait2 = Span::from_secs(600);
         // A lost last ACK is asked for again, again and again, while the other end is in TIME-WAIT.
         config.tcp.msl = Span::from_secs(120);
