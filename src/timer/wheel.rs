@@ -167,11 +167,6 @@ impl Wheel {
         self.filed == 0
     }
 
-    /// Bytes that each node takes.
-    pub const fn bytes_per_node() -> usize {
-        size_of::<Link>()
-    }
-
     /// The earliest occupied slot and its first tick; of two that start together the higher, which
     /// must cascade first.
     fn earliest(&self) -> Option<(usize, u64)> {
