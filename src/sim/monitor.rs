@@ -340,8 +340,10 @@ impl Flow {
 
     /// The next connection on the same four-tuple.
     fn begin(&mut self, side: Side) {
+        let haunted = self.haunted;
         let (us, them) = self.ends(side);
-        let lingers = them.syn.is_some() && !them.over && !them.reset && !them.is_finished(us);
+        let gone = !haunted && (them.over || them.reset || them.is_finished(us));
+        let lingers = them.syn.is_some() && !gone;
         let before = them.syn.zip(us.syn).map(|(theirs, ours)| {
             (theirs.isn.wrapping_add(them.top as u32), ours.isn.wrapping_add(us.acked as u32))
         });
