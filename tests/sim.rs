@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// minute.
 const SEEDS: u64 = 12;
 /// Seeds that found something, and would not be tried otherwise.
-const FOUND: [u64; 5] = [37, 50, 61, 68, 214];
+const FOUND: [u64; 6] = [37, 50, 61, 68, 214, 274];
 /// By then, on the virtual clock, everything is over: several times what the worst back-off takes.
 const END: Instant = Instant::from_nanos(2 * 3600 * 1_000_000_000);
 const KEEPALIVE: Keepalive =
@@ -145,8 +145,8 @@ fn run_pairing(
     setup.b.listeners[0].keepalive = (close == Close::Rst).then_some(KEEPALIVE);
     let mut sim = client_and_server(setup, workload(), load(connections, close), service);
     run_to_the_end(&mut sim);
-    // ARP asks only so many times, whatever TCP's patience: on the worst link all may get lost.
-    if link.loss < 0.3 || sim.a.engine.app.results().failed.of(End::Unreachable) == 0 {
+    // ARP asks only so many times, whatever TCP's patience: with bad luck all get lost.
+    if link.loss == 0.0 || sim.a.engine.app.results().failed.of(End::Unreachable) == 0 {
         all_went_well(&sim, connections);
     }
     nothing_was_wrong(&sim);
