@@ -226,9 +226,7 @@ impl<A: App> Engine<A> {
             let Some(mut frame) = pool.take() else { return };
             frame.reset(arp::frame_len(self.config.vlan.is_some()));
             packet.emit(self.config.vlan, frame.bytes_mut());
-            self.counters.tx_frames += 1;
-            self.counters.tx_bytes += frame.bytes().len() as u64;
-            tx.push(frame);
+            self.hand_over(frame, tx);
         }
     }
 
@@ -265,9 +263,7 @@ impl<A: App> Engine<A> {
             self.counters.answers_dropped += 1;
             return Some(frame);
         }
-        self.counters.tx_frames += 1;
-        self.counters.tx_bytes += frame.bytes().len() as u64;
-        tx.push(frame);
+        self.hand_over(frame, tx);
         None
     }
 }

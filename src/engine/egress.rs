@@ -50,8 +50,8 @@ impl<A: App> Engine<A> {
                 return true;
             };
             self.write(slot, mac, &transmit, &mut frame);
-            self.count_sent(&transmit, frame.bytes().len());
-            tx.push(frame);
+            self.count_sent(&transmit);
+            self.hand_over(frame, tx);
         }
         true
     }
@@ -84,9 +84,15 @@ impl<A: App> Engine<A> {
         segment::emit(frame.bytes_mut(), &ethernet, &segment, ip_id, self.config.ttl);
     }
 
-    fn count_sent(&mut self, transmit: &Transmit, bytes: usize) {
+    /// Counts a frame and puts it behind those that wait for the device. There is room: the caller
+    /// has looked.
+    pub(super) fn hand_over(&mut self, frame: Frame, tx: &mut Burst) {
         self.counters.tx_frames += 1;
-        self.counters.tx_bytes += bytes as u64;
+        self.counters.tx_bytes += frame.bytes().len() as u64;
+        tx.push(frame);
+    }
+
+    fn count_sent(&mut self, transmit: &Transmit) {
         self.counters.out_rsts += u64::from(transmit.flags.has(Flags::RST));
         let syn_again = transmit.again && transmit.flags.has(Flags::SYN);
         self.counters.syn_retrans += u64::from(syn_again);
