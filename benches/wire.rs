@@ -25,6 +25,7 @@ fn frames() -> Vec<(&'static str, Segment, Vec<u8>)> {
         window_scale: Some(7),
         sack_permitted: true,
         timestamps: Some((1, 0)),
+        ..Options::default()
     };
     let kinds = [
         ("ack", Flags::ACK, Options::default(), 0),
@@ -44,6 +45,7 @@ fn frames() -> Vec<(&'static str, Segment, Vec<u8>)> {
                 flags,
                 window: 65_535,
                 urgent: 0,
+                tos: 0,
                 options,
                 payload_at: 0,
                 payload_len,

@@ -122,6 +122,7 @@ fn syn_and_reset(count: u32) -> impl Iterator<Item = Segment> {
             flags: Flags::SYN,
             window: 1000,
             urgent: 0,
+            tos: 0,
             options: Options::default(),
             payload_at: 0,
             payload_len: 0,

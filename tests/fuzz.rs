@@ -233,6 +233,7 @@ impl<A: App> Stranger<A> {
             flags: self.flags(),
             window: [0, 0, 1, 100, 5_000, 65_535][self.rng.below(6) as usize],
             urgent: self.rng.next() as u16,
+            tos: 0,
             options,
             payload_at: payload_at as u16,
             payload_len,

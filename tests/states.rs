@@ -5,7 +5,7 @@
 //! `SHAKEDOWN_BLESS=1` rewrites it.
 
 use shakedown::flow::FlowKey;
-use shakedown::tcp::{Arrival, Config, Expiry, Keepalive, Seq, State, Tcb, Transmit};
+use shakedown::tcp::{Arrival, Config, Env, Expiry, Keepalive, Paths, Seq, State, Tcb, Transmit};
 use shakedown::time::{Instant, Span};
 use shakedown::wire::options::Options;
 use shakedown::wire::segment::Segment;
@@ -26,6 +26,7 @@ struct Pair {
     /// What the peer sends next, and what it expects next.
     seq: u32,
     ack: u32,
+    paths: Paths,
 }
 
 impl Pair {
@@ -40,6 +41,7 @@ impl Pair {
             flags,
             window: WINDOW,
             urgent: 0,
+            tos: 0,
             options: Options::default(),
             payload_at: 54,
             payload_len: len,
@@ -48,12 +50,14 @@ impl Pair {
 
     fn arrives(&mut self, flags: Flags, seq: u32, ack: u32, len: u16) -> Arrival {
         let segment = self.segment(flags, seq, ack, len);
-        self.tcb.arrives(&segment, &self.config, self.now, u32::MAX)
+        let Pair { tcb, config, now, paths, .. } = self;
+        tcb.arrives(&segment, &mut Env { config, now: *now, room: u32::MAX, paths })
     }
 
     fn sends(&mut self) -> Vec<Transmit> {
-        let (config, now) = (self.config, self.now);
-        std::iter::from_fn(|| self.tcb.output(&config, now, u32::MAX)).collect()
+        let Pair { tcb, config, now, paths, .. } = self;
+        let mut env = Env { config, now: *now, room: u32::MAX, paths };
+        std::iter::from_fn(|| tcb.output(&mut env)).collect()
     }
 
     /// The peer's next segment, and what comes of it.
@@ -84,7 +88,7 @@ fn pair_in(state: State) -> Pair {
     let config = Config { timestamps: false, ..Config::default() };
     let now = Instant::ZERO + Span::from_secs(1);
     let tcb = Tcb::open_active(key, Seq(ISS), now);
-    let mut pair = Pair { tcb, config, now, seq: IRS, ack: ISS + 1 };
+    let mut pair = Pair { tcb, config, now, seq: IRS, ack: ISS + 1, paths: Paths::new(1) };
     pair.sends();
     if state == State::SynSent {
         return pair;
@@ -150,7 +154,9 @@ fn arrive(pair: &mut Pair, flags: Flags, ahead: i32, ack_ahead: i32, len: u16) -
 fn later(pair: &mut Pair, span: Span) -> Outcome {
     pair.now += span;
     let keepalive = Some(Keepalive::default());
-    Outcome::Expired(pair.tcb.expires(&pair.config, keepalive, pair.now))
+    let Pair { tcb, config, now, paths, .. } = pair;
+    let mut env = Env { config, now: *now, room: u32::MAX, paths };
+    Outcome::Expired(tcb.expires(keepalive, &mut env))
 }
 
 /// RFC 9293 s3.10: segments by their bits and place, time, and the user's calls.

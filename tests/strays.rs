@@ -250,6 +250,7 @@ fn segment(flags: Flags, port: u16, seq: u32, ack: u32) -> Vec<u8> {
         flags,
         window: 1000,
         urgent: 0,
+        tos: 0,
         options,
         payload_at: header_len as u16,
         payload_len: 0,

@@ -186,6 +186,7 @@ impl<A: App> Engine<A> {
             flags,
             window: 0,
             urgent: 0,
+            tos: 0,
             options,
             payload_at: header_len as u16,
             payload_len: 0,

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::app::App;
 use crate::frame::{Burst, Frame, Pool};
-use crate::tcp::{State, Transmit};
+use crate::tcp::{Env, State, Transmit};
 use crate::time::Instant;
 use crate::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
 use crate::wire::segment::{self, Segment};
@@ -44,8 +44,9 @@ impl<A: App> Engine<A> {
                 return false;
             };
             let room = self.app.window(&self.table.states[slot as usize]);
-            let tcb = &mut self.table.tcbs[slot as usize];
-            let Some(transmit) = tcb.output(&self.config.tcp, now, room) else {
+            let paths = &mut self.table.paths;
+            let mut env = Env { config: &self.config.tcp, now, room, paths };
+            let Some(transmit) = self.table.tcbs[slot as usize].output(&mut env) else {
                 pool.put(frame);
                 return true;
             };
@@ -75,6 +76,7 @@ impl<A: App> Engine<A> {
             flags,
             window,
             urgent: 0,
+            tos: 0,
             options,
             payload_at: header_len as u16,
             payload_len: len,

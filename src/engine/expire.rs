@@ -2,7 +2,7 @@
 
 use super::{DRAINS_MAX, EXPIRIES_MAX, Engine};
 use crate::app::{App, Launch, Refusal};
-use crate::tcp::{Expiry, State};
+use crate::tcp::{Env, Expiry, State};
 use crate::time::Instant;
 
 /// Connections launched a turn: half a burst, so that answers to what came in find room beside
@@ -29,7 +29,9 @@ impl<A: App> Engine<A> {
         let tcb = &mut self.table.tcbs[slot as usize];
         tcb.armed = Instant::NEVER;
         let before = tcb.state();
-        match tcb.expires(&self.config.tcp, keepalive, now) {
+        let paths = &mut self.table.paths;
+        let mut env = Env { config: &self.config.tcp, now, room: 0, paths };
+        match tcb.expires(keepalive, &mut env) {
             Expiry::Early => return self.rearm(slot, now),
             Expiry::ResendSyn | Expiry::Resend => self.counters.timeouts += 1,
             Expiry::ProbeWindow => self.counters.zero_window_probes += 1,

@@ -7,7 +7,7 @@ use crate::flow::FlowKey;
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
 use crate::sys::cpu::prefetch;
-use crate::tcp::{self, Arrival, Note, Seq, State, Tcb};
+use crate::tcp::{self, Arrival, Env, Note, Seq, State, Tcb};
 use crate::time::Instant;
 use crate::wire::Malformed;
 use crate::wire::ethernet::Mac;
@@ -122,8 +122,9 @@ impl<A: App> Engine<A> {
         };
         let before = self.tcb(slot).state();
         let room = self.app.window(&self.table.states[slot as usize]);
-        let tcb = &mut self.table.tcbs[slot as usize];
-        let arrival = tcb.arrives(segment, &self.config.tcp, now, room);
+        let paths = &mut self.table.paths;
+        let mut env = Env { config: &self.config.tcp, now, room, paths };
+        let arrival = self.table.tcbs[slot as usize].arrives(segment, &mut env);
         self.count_note(arrival.note);
         if arrival.reopen && !self.listens(segment.dst_port) {
             // Nobody would take it over: what is in TIME-WAIT stays there.

@@ -6,7 +6,7 @@
 
 use crate::flow::FlowKey;
 use crate::rng::Secret;
-use crate::tcp::{Config, State, Tcb};
+use crate::tcp::{Config, Paths, State, Tcb};
 use hashbrown::HashTable;
 
 /// Slots hold a control block and the application's state of one connection each.
@@ -15,8 +15,12 @@ pub struct Table<S> {
     index: HashTable<u32>,
     pub tcbs: Vec<Tcb>,
     pub states: Vec<S>,
+    pub paths: Paths,
     free: Vec<u32>,
 }
+
+/// Data paths at the most: connections that have more than a segment under way at a time. 23 MB.
+const PATHS_MAX: u32 = 16_384;
 
 /// Not in a [`Queue`].
 const UNQUEUED: u32 = u32::MAX;
@@ -47,6 +51,7 @@ impl<S: Copy + Default> Table<S> {
             index: HashTable::with_capacity(max as usize * 2),
             tcbs: vec![empty; max as usize],
             states: vec![S::default(); max as usize],
+            paths: Paths::new(max.min(PATHS_MAX) as u16),
             free: (0..max).rev().collect(),
         }
     }
@@ -88,6 +93,7 @@ impl<S: Copy + Default> Table<S> {
         if self.is_queued(slot) {
             return;
         }
+        self.paths.reclaim(&mut self.tcbs[slot as usize]);
         let mut empty = Tcb::closed();
         empty.link = UNQUEUED;
         self.tcbs[slot as usize] = empty;
@@ -146,6 +152,8 @@ impl<S: Copy + Default> Table<S> {
             }
         }
         assert_eq!(self.free.len() + self.len() + leaving, self.max());
+        let paths = self.tcbs.iter().filter(|tcb| tcb.has_path()).count();
+        assert_eq!(self.paths.free() + paths, self.paths.max());
     }
 }
 

@@ -242,7 +242,8 @@ impl Flow {
         payload: &[u8],
     ) -> Verdict {
         law(sent.flags.has(Flags::ACK), "it has no ACK")?;
-        let Options { mss, window_scale, sack_permitted, timestamps: _ } = sent.options;
+        let Options { mss, window_scale, sack_permitted, timestamps: _, sack: _, user_timeout: _ } =
+            sent.options;
         let bare = mss.is_none() && window_scale.is_none() && !sack_permitted;
         law(bare, "it has an option that belongs to SYNs")?;
         if self.haunted {
@@ -476,6 +477,7 @@ mod tests {
                 flags,
                 window: 1000,
                 urgent: 0,
+                tos: 0,
                 options: Options { mss, ..Options::default() },
                 payload_at: 0,
                 payload_len: 0,

@@ -1,8 +1,9 @@
 //! SEGMENT ARRIVES (RFC 9293 s3.10.7), step for step in the RFC's order.
 
+use super::flight::FLIGHT_SEGMENTS_MAX;
 use super::state::{Event, State};
-use super::tcb::{FLIGHT_SEGMENTS_MAX, RECOVERING, Tcb, flag, owed, time_wait};
-use super::{Config, End, Seq};
+use super::tcb::{Tcb, flag, owed, time_wait};
+use super::{Config, End, Env, Paths, Seq};
 use crate::time::Instant;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
@@ -45,19 +46,13 @@ pub enum Note {
 const DUP_ACKS_LOST: u8 = 3;
 
 impl Tcb {
-    /// Lets `segment` act on this connection. `room` is what the application can take, in bytes.
-    pub fn arrives(
-        &mut self,
-        segment: &Segment,
-        config: &Config,
-        now: Instant,
-        room: u32,
-    ) -> Arrival {
+    /// Lets `segment` act on this connection.
+    pub fn arrives(&mut self, segment: &Segment, env: &mut Env<'_>) -> Arrival {
         let mut arrival = Arrival::default();
         match self.state() {
             // The engine keeps CLOSED blocks out of the table, and LISTEN is not a block.
             State::Closed | State::Listen => {}
-            State::SynSent => self.arrives_syn_sent(segment, config, now, room, &mut arrival),
+            State::SynSent => self.arrives_syn_sent(segment, env, &mut arrival),
             State::SynReceived
             | State::Established
             | State::FinWait1
@@ -65,20 +60,14 @@ impl Tcb {
             | State::CloseWait
             | State::Closing
             | State::LastAck
-            | State::TimeWait => self.arrives_otherwise(segment, config, now, room, &mut arrival),
+            | State::TimeWait => self.arrives_otherwise(segment, env, &mut arrival),
         }
         arrival
     }
 
     /// RFC 9293 s3.10.7.3.
-    fn arrives_syn_sent(
-        &mut self,
-        segment: &Segment,
-        config: &Config,
-        now: Instant,
-        room: u32,
-        arrival: &mut Arrival,
-    ) {
+    fn arrives_syn_sent(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
+        let (config, now) = (env.config, env.now);
         let acks = segment.flags.has(Flags::ACK);
         // "First, check the ACK bit: If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless
         // the RST bit is set)". The SYN carries no data, so one number alone is acceptable.
@@ -112,18 +101,12 @@ impl Tcb {
         self.syn_acknowledged(now, arrival);
         // "If there are other controls or text in the segment, then continue processing at the
         // sixth step".
-        self.text_and_fin(segment, Seq(segment.seq).plus(1), config, now, room, arrival);
+        self.text_and_fin(segment, Seq(segment.seq).plus(1), env, arrival);
     }
 
     /// RFC 9293 s3.10.7.4.
-    fn arrives_otherwise(
-        &mut self,
-        segment: &Segment,
-        config: &Config,
-        now: Instant,
-        room: u32,
-        arrival: &mut Arrival,
-    ) {
+    fn arrives_otherwise(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
+        let (config, now) = (env.config, env.now);
         if self.syn_again(segment, arrival) {
             return;
         }
@@ -151,7 +134,7 @@ impl Tcb {
             return;
         }
         // "Fifth, check the ACK field: if the ACK bit is off, drop the segment and return".
-        if !segment.flags.has(Flags::ACK) || !self.ack_arrives(segment, config, now, arrival) {
+        if !segment.flags.has(Flags::ACK) || !self.ack_arrives(segment, env, arrival) {
             return;
         }
         self.remember_timestamp(segment);
@@ -161,7 +144,7 @@ impl Tcb {
             return;
         }
         let text_at = Seq(segment.seq).plus(u32::from(syn_ack_again));
-        self.text_and_fin(segment, text_at, config, now, room, arrival);
+        self.text_and_fin(segment, text_at, env, arrival);
     }
 
     /// A SYN that is not part of this connection's numbers but has a meaning of its own. True if it
@@ -272,13 +255,8 @@ impl Tcb {
     }
 
     /// Step five. False if the segment is to be dropped.
-    fn ack_arrives(
-        &mut self,
-        segment: &Segment,
-        config: &Config,
-        now: Instant,
-        arrival: &mut Arrival,
-    ) -> bool {
+    fn ack_arrives(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) -> bool {
+        let (config, now) = (env.config, env.now);
         let ack = Seq(segment.ack);
         if self.state() == State::SynReceived {
             // "If SND.UNA < SEG.ACK =< SND.NXT, then enter ESTABLISHED state", else "form a reset
@@ -294,16 +272,16 @@ impl Tcb {
         }
         // "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the
         // segment". RFC 5961 s5.2 (MAY-12): neither may it be older than the largest window.
-        let oldest = self.snd_una.minus(self.snd_wnd_max);
+        let oldest = self.snd_una.minus(self.snd_wnd_max());
         if ack.after(self.snd_max) || ack.before(oldest) {
             self.challenge(arrival);
             return false;
         }
         let advances = ack.after(self.snd_una);
         if advances {
-            self.advance(ack, config, now, arrival);
+            self.advance(ack, env, arrival);
         } else if ack == self.snd_una && self.is_duplicate(segment) {
-            self.duplicate_ack(arrival);
+            self.duplicate_ack(env.paths, arrival);
         }
         if advances || (ack == self.snd_una && self.is_newer(segment)) {
             self.take_window(segment, config, now);
@@ -329,7 +307,8 @@ impl Tcb {
     }
 
     /// SND.UNA moves: everything that rests on it does.
-    fn advance(&mut self, ack: Seq, config: &Config, now: Instant, arrival: &mut Arrival) {
+    fn advance(&mut self, ack: Seq, env: &mut Env<'_>, arrival: &mut Arrival) {
+        let (config, now) = (env.config, env.now);
         let numbers = ack.since(self.snd_una);
         let fin_acked = self.has(flag::FIN_SENT) && ack == self.snd_max;
         arrival.acked_bytes = numbers - u32::from(fin_acked);
@@ -338,10 +317,11 @@ impl Tcb {
         self.snd_nxt = self.snd_nxt.max(ack);
         self.measure(now);
         self.retries = 0;
-        if self.dup_acks != RECOVERING || ack.after(self.rtt_seq) {
-            self.dup_acks = 0;
+        if let Some(path) = env.paths.of(self) {
+            path.flight.dup_acks = 0;
+            path.flight.recover = path.flight.recover.filter(|&recover| !ack.after(recover));
+            path.flight.segments = (path.flight.segments + 1).min(FLIGHT_SEGMENTS_MAX);
         }
-        self.flight_segments = (self.flight_segments + 1).min(FLIGHT_SEGMENTS_MAX);
         // What a probe carried was taken. If the window is still closed, probing begins anew.
         self.flags &= !flag::PERSIST;
         // RFC 6298 s5.2-5.3.
@@ -357,13 +337,14 @@ impl Tcb {
             && u32::from(segment.window) << self.snd_shift == self.snd_wnd
     }
 
-    fn duplicate_ack(&mut self, arrival: &mut Arrival) {
-        if self.dup_acks == RECOVERING || self.has(flag::PERSIST) {
+    fn duplicate_ack(&mut self, paths: &mut Paths, arrival: &mut Arrival) {
+        let Some(path) = paths.of(self) else { return };
+        if path.flight.recover.is_some() || self.has(flag::PERSIST) {
             return;
         }
-        self.dup_acks += 1;
-        if self.dup_acks == DUP_ACKS_LOST {
-            self.recover();
+        path.flight.dup_acks += 1;
+        if path.flight.dup_acks == DUP_ACKS_LOST {
+            self.recover(paths);
             arrival.note = Some(Note::FastRetransmit);
         }
     }
@@ -385,7 +366,7 @@ impl Tcb {
         // RFC 7323 s2.2: that of a SYN is not scaled; one may end a simultaneous open.
         let shift = if segment.flags.has(Flags::SYN) { 0 } else { self.snd_shift };
         self.snd_wnd = u32::from(segment.window) << shift;
-        self.snd_wnd_max = self.snd_wnd_max.max(self.snd_wnd);
+        self.window_max = self.window_max.max(segment.window >> (self.snd_shift - shift));
         if self.has(flag::PERSIST) && self.snd_wnd > 0 {
             // What the probe carried past the window was not taken: it goes out again with the
             // rest.
@@ -430,9 +411,7 @@ impl Tcb {
         &mut self,
         segment: &Segment,
         text_at: Seq,
-        config: &Config,
-        now: Instant,
-        room: u32,
+        env: &mut Env<'_>,
         arrival: &mut Arrival,
     ) {
         let fin = segment.flags.has(Flags::FIN);
@@ -454,12 +433,12 @@ impl Tcb {
         }
         let skip = self.rcv_nxt.since(text_at).min(u32::from(segment.payload_len));
         let new = u32::from(segment.payload_len) - skip;
-        let taken = new.min(self.rcv_adv.since(self.rcv_nxt)).min(room);
+        let taken = new.min(self.rcv_adv.since(self.rcv_nxt)).min(env.room);
         self.rcv_nxt = self.rcv_nxt.plus(taken);
         self.owed |= owed::ACK;
         arrival.text = (skip as u16, taken as u16);
         if fin && taken == new {
-            self.fin_arrives(config, now, arrival);
+            self.fin_arrives(env.config, env.now, arrival);
         }
     }
 

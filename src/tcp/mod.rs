@@ -2,8 +2,11 @@
 //! application.
 
 pub mod arrives;
+mod flight;
 pub mod isn;
 pub mod output;
+pub mod path;
+mod reassembly;
 pub mod rto;
 pub mod seq;
 pub mod state;
@@ -13,12 +16,13 @@ mod timestamps;
 pub use arrives::{Arrival, Note};
 pub use isn::isn;
 pub use output::Transmit;
+pub use path::Paths;
 pub use rto::Expiry;
 pub use seq::Seq;
 pub use state::State;
 pub use tcb::Tcb;
 
-use crate::time::Span;
+use crate::time::{Instant, Span};
 
 /// How a connection ended; the application is told of every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +94,16 @@ impl Default for Keepalive {
     fn default() -> Keepalive {
         Keepalive { idle: Span::from_secs(7200), interval: Span::from_secs(75), probes: 9 }
     }
+}
+
+/// What a connection's functions are given beside the segment.
+#[derive(Debug)]
+pub struct Env<'a> {
+    pub config: &'a Config,
+    pub now: Instant,
+    /// Bytes that the application can take: bounds the window that is offered.
+    pub room: u32,
+    pub paths: &'a mut Paths,
 }
 
 /// What all connections of an engine share.

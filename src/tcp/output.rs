@@ -6,9 +6,9 @@
 
 use super::rto::micros;
 use super::state::State;
-use super::tcb::{RECOVERING, SYN_WINDOW_MAX, TIMESTAMP_BYTES, Tcb, flag, offered_shift, owed};
+use super::tcb::{SYN_WINDOW_MAX, TIMESTAMP_BYTES, Tcb, flag, offered_shift, owed};
 use super::timestamps::timestamp;
-use super::{Config, Seq};
+use super::{Config, Env, Seq};
 use crate::time::Instant;
 use crate::wire::options::Options;
 use crate::wire::tcp::Flags;
@@ -31,9 +31,9 @@ pub struct Transmit {
 }
 
 impl Tcb {
-    /// The next segment to send, if any. `room` is what the application can take, in bytes; it
-    /// bounds the window that is offered.
-    pub fn output(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+    /// The next segment to send, if any.
+    pub fn output(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+        let (config, now, room) = (env.config, env.now, env.room);
         match self.state() {
             State::Closed => self.last_words(config, now),
             State::Listen => None,
@@ -44,7 +44,7 @@ impl Tcb {
             | State::CloseWait
             | State::Closing
             | State::LastAck
-            | State::TimeWait => self.synchronized(config, now, room),
+            | State::TimeWait => self.synchronized(env),
         }
     }
 
@@ -102,6 +102,7 @@ impl Tcb {
         if answer {
             self.rcv_adv = self.rcv_nxt.plus(window);
         }
+        self.time(1, now);
         self.sent(1, config, now);
         self.owed = 0;
         Some(Transmit {
@@ -129,10 +130,12 @@ impl Tcb {
             sack_permitted: false,
             timestamps: stamped
                 .then(|| (timestamp(config, now), if answer { self.ts_recent } else { 0 })),
+            ..Options::default()
         }
     }
 
-    fn synchronized(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+    fn synchronized(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+        let (config, now, room) = (env.config, env.now, env.room);
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
             return Some(self.bare_ack(config, now, room));
@@ -146,7 +149,7 @@ impl Tcb {
             let probe = self.bare_ack(config, now, room);
             return Some(Transmit { seq: self.snd_max.minus(1), ..probe });
         }
-        match self.text(config, now, room) {
+        match self.text(env) {
             None => self.owed_ack(config, now, room),
             text => text,
         }
@@ -178,7 +181,8 @@ impl Tcb {
     }
 
     /// The next text or FIN that the peer's window and ours allow.
-    fn text(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+    fn text(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+        let (config, now, room) = (env.config, env.now, env.room);
         let unsent = self.unsent();
         let offset = self.offset_at_next();
         let fin_acked = self.has(flag::FIN_SENT) && self.snd_una == self.snd_max;
@@ -191,7 +195,8 @@ impl Tcb {
         let mss = u32::from(self.segment_bytes());
         let in_flight = self.snd_nxt.since(self.snd_una);
         let peer_room = self.snd_wnd.saturating_sub(in_flight);
-        let flight_room = (u32::from(self.flight_segments) * mss).saturating_sub(in_flight);
+        let segments = env.paths.lend(self).map_or(1, |path| path.flight.segments);
+        let flight_room = (u32::from(segments) * mss).saturating_sub(in_flight);
         // A probe carries at least one octet, or the FIN, whatever the window (MUST-36).
         let usable = if probe { peer_room.max(1) } else { peer_room.min(flight_room) };
         let len = u64::from(usable.min(mss)).min(unsent) as u32;
@@ -201,7 +206,7 @@ impl Tcb {
         let worthwhile = fin
             || len == mss
             || (len > 0 && u64::from(len) == unsent)
-            || (len > 0 && len >= self.snd_wnd_max / 2);
+            || (len > 0 && len >= self.snd_wnd_max() / 2);
         if !probe && !worthwhile {
             self.persist(config, now);
             return None;
@@ -216,6 +221,9 @@ impl Tcb {
         if fin {
             flags = flags | Flags::FIN;
             self.flags |= flag::FIN_SENT;
+        }
+        if env.paths.of(self).is_none_or(|path| path.flight.recover.is_none()) {
+            self.time(len + u32::from(fin), now);
         }
         self.sent(len + u32::from(fin), config, now);
         self.owed &= !(owed::ACK | owed::HANDSHAKE);
@@ -244,15 +252,19 @@ impl Tcb {
         self.timer_at = now + self.rto(config);
     }
 
+    /// Times the `numbers` sequence numbers that are sent now at `snd_nxt`, if they are new (RFC 6298
+    /// s3).
+    fn time(&mut self, numbers: u32, now: Instant) {
+        if self.snd_nxt == self.snd_max && !self.has(flag::TIMING) {
+            self.flags |= flag::TIMING;
+            (self.rtt_seq, self.rtt_at_us) = (self.snd_nxt.plus(numbers), micros(now));
+        }
+    }
+
     /// Accounts for `numbers` sequence numbers sent at `snd_nxt`.
     fn sent(&mut self, numbers: u32, config: &Config, now: Instant) {
-        let fresh = self.snd_nxt == self.snd_max;
         self.snd_nxt = self.snd_nxt.plus(numbers);
         self.snd_max = self.snd_max.max(self.snd_nxt);
-        if fresh && !self.has(flag::TIMING) && self.dup_acks != RECOVERING {
-            self.flags |= flag::TIMING;
-            (self.rtt_seq, self.rtt_at_us) = (self.snd_nxt, micros(now));
-        }
         // RFC 6298 s5.1.
         if self.timer_at == Instant::NEVER {
             self.timer_at = now + self.rto(config);
@@ -284,15 +296,16 @@ impl Tcb {
     fn advertise(&mut self, config: &Config, room: u32) -> u16 {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let edge = self.edge(config, room);
-        let mut units = edge >> self.rcv_shift;
+        let shift = self.rcv_shift(config);
+        let mut units = edge >> shift;
         // SHLD-14: rounding must not pull the edge back; what it gives away is less than one unit.
         // It adds up, though, and where the application has no room for it, less than a unit is
         // taken back, which a peer has to expect of a scaled window (RFC 7323 s2.4).
-        if units << self.rcv_shift < open && (units + 1) << self.rcv_shift <= room {
+        if units << shift < open && (units + 1) << shift <= room {
             units += 1;
         }
         let units = units.min(SYN_WINDOW_MAX);
-        self.rcv_adv = self.rcv_adv.max(self.rcv_nxt.plus(units << self.rcv_shift));
+        self.rcv_adv = self.rcv_adv.max(self.rcv_nxt.plus(units << shift));
         units as u16
     }
 
@@ -300,7 +313,8 @@ impl Tcb {
     /// full segment or half the buffer at least.
     fn edge(&self, config: &Config, room: u32) -> u32 {
         let open = self.rcv_adv.since(self.rcv_nxt);
-        let want = config.window.min(room).min(SYN_WINDOW_MAX << self.rcv_shift);
+        let shift = self.rcv_shift(config);
+        let want = config.window.min(room).min(SYN_WINDOW_MAX << shift);
         let step = (config.window / 2).min(u32::from(config.mss));
         if want >= open.saturating_add(step) { want } else { open }
     }
@@ -309,7 +323,7 @@ impl Tcb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tcp::Expiry;
+    use crate::tcp::{Expiry, Paths};
     use crate::wire::segment::Segment;
 
     fn segment(flags: Flags, seq: u32, ack: u32, window: u16) -> Segment {
@@ -323,67 +337,85 @@ mod tests {
             flags,
             window,
             urgent: 0,
+            tos: 0,
             options: Options::default(),
             payload_at: 54,
             payload_len: 0,
         }
     }
 
+    fn env<'a>(config: &'a Config, now: Instant, room: u32, paths: &'a mut Paths) -> Env<'a> {
+        Env { config, now, room, paths }
+    }
+
     #[test]
     fn a_syn_ack_offers_no_more_than_the_application_can_take() {
         let config = Config::default();
         let syn = segment(Flags::SYN, 0, 0, 65_535);
-        let now = Instant::ZERO;
+        let (now, mut paths) = (Instant::ZERO, Paths::new(1));
         let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
-        let answer = tcb.output(&config, now, 16_384).unwrap();
+        let answer = tcb.output(&mut env(&config, now, 16_384, &mut paths)).unwrap();
         assert_eq!((answer.flags, answer.window), (Flags::SYN | Flags::ACK, 16_384));
         tcb.check(&config);
         let ack = segment(Flags::ACK, 1, 1, 65_535);
-        tcb.arrives(&ack, &config, now, 16_384);
+        tcb.arrives(&ack, &mut env(&config, now, 16_384, &mut paths));
         tcb.promise(1);
-        let text = tcb.output(&config, now, 16_384).unwrap();
+        let text = tcb.output(&mut env(&config, now, 16_384, &mut paths)).unwrap();
         assert_eq!((text.len, text.window), (1, 16_384), "and the edge stays there");
     }
 
     #[test]
     fn a_scaled_window_never_offers_more_than_the_application_can_take() {
         let config = Config { window: 1 << 20, timestamps: false, ..Config::default() };
-        let now = Instant::ZERO;
+        let (now, mut paths) = (Instant::ZERO, Paths::new(1));
         let mut syn = segment(Flags::SYN, 0, 0, 65_535);
         syn.options.window_scale = Some(0);
         let mut room = 16_384;
         let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
-        tcb.output(&config, now, room);
-        tcb.arrives(&segment(Flags::ACK, 1, 1, 65_535), &config, now, room);
-        assert!(tcb.rcv_shift > 0, "the unit is more than a byte");
+        tcb.output(&mut env(&config, now, room, &mut paths));
+        tcb.arrives(&segment(Flags::ACK, 1, 1, 65_535), &mut env(&config, now, room, &mut paths));
+        assert!(tcb.rcv_shift(&config) > 0, "the unit is more than a byte");
         for count in 0..163 {
             let text =
                 Segment { payload_len: 99, ..segment(Flags::ACK, 1 + 99 * count, 1, 65_535) };
-            let arrival = tcb.arrives(&text, &config, now, room);
+            let arrival = tcb.arrives(&text, &mut env(&config, now, room, &mut paths));
             assert_eq!(arrival.text, (0, 99));
             room -= 99;
-            let ack = tcb.output(&config, now, room).unwrap();
-            assert!(u32::from(ack.window) << tcb.rcv_shift <= room, "{ack:?} with room {room}");
+            let ack = tcb.output(&mut env(&config, now, room, &mut paths)).unwrap();
+            assert!(
+                u32::from(ack.window) << tcb.rcv_shift(&config) <= room,
+                "{ack:?} with room {room}"
+            );
         }
     }
 
     #[test]
     fn probing_goes_on_after_the_peer_took_the_octet_of_a_probe() {
         let config = Config { timestamps: false, ..Config::default() };
-        let mut now = Instant::ZERO;
+        let (mut now, mut paths) = (Instant::ZERO, Paths::new(1));
         let syn = segment(Flags::SYN, 0, 0, 0);
         let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
-        tcb.output(&config, now, u32::MAX);
-        tcb.arrives(&segment(Flags::ACK, 1, 1, 0), &config, now, u32::MAX);
+        tcb.output(&mut env(&config, now, u32::MAX, &mut paths));
+        tcb.arrives(&segment(Flags::ACK, 1, 1, 0), &mut env(&config, now, u32::MAX, &mut paths));
         tcb.promise(10);
         for taken in 1..4 {
-            assert_eq!(tcb.output(&config, now, u32::MAX), None, "the window is shut");
+            assert_eq!(
+                tcb.output(&mut env(&config, now, u32::MAX, &mut paths)),
+                None,
+                "the window is shut"
+            );
             now = tcb.deadline(&config, None);
             assert_ne!(now, Instant::NEVER, "and the persist timer runs");
-            assert_eq!(tcb.expires(&config, None, now), Expiry::ProbeWindow);
-            let probe = tcb.output(&config, now, u32::MAX).unwrap();
+            assert_eq!(
+                tcb.expires(None, &mut env(&config, now, 0, &mut paths)),
+                Expiry::ProbeWindow
+            );
+            let probe = tcb.output(&mut env(&config, now, u32::MAX, &mut paths)).unwrap();
             assert_eq!((probe.seq, probe.len), (Seq(taken), 1));
-            tcb.arrives(&segment(Flags::ACK, 1, taken + 1, 0), &config, now, u32::MAX);
+            tcb.arrives(
+                &segment(Flags::ACK, 1, taken + 1, 0),
+                &mut env(&config, now, u32::MAX, &mut paths),
+            );
             tcb.check(&config);
         }
     }

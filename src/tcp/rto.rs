@@ -1,8 +1,8 @@
 //! The retransmission timeout (RFC 6298) and what happens when a connection's time comes.
 
 use super::state::{Event, State};
-use super::tcb::{RECOVERING, Tcb, flag, owed};
-use super::{Config, End, Keepalive};
+use super::tcb::{Tcb, flag, owed};
+use super::{Config, End, Env, Keepalive, Paths};
 use crate::time::{Instant, Span};
 
 /// Granularity of our clock for RFC 6298's G, in µs: a tick of the timer wheel.
@@ -65,13 +65,9 @@ impl Tcb {
         }
     }
 
-    /// Lets time act, as of `now`.
-    pub fn expires(
-        &mut self,
-        config: &Config,
-        keepalive: Option<Keepalive>,
-        now: Instant,
-    ) -> Expiry {
+    /// Lets time act.
+    pub fn expires(&mut self, keepalive: Option<Keepalive>, env: &mut Env<'_>) -> Expiry {
+        let (config, now) = (env.config, env.now);
         if self.timer_at <= now {
             return match self.state() {
                 State::Closed | State::Listen => Expiry::Early,
@@ -82,7 +78,7 @@ impl Tcb {
                 | State::FinWait2
                 | State::CloseWait
                 | State::Closing
-                | State::LastAck => self.resend_text(config, now),
+                | State::LastAck => self.resend_text(config, now, env.paths),
             };
         }
         match self.state() {
@@ -128,7 +124,7 @@ impl Tcb {
         Expiry::ResendSyn
     }
 
-    fn resend_text(&mut self, config: &Config, now: Instant) -> Expiry {
+    fn resend_text(&mut self, config: &Config, now: Instant, paths: &mut Paths) -> Expiry {
         // A peer that answers zero-window probes is never given up (MUST-37): `probes` counts the
         // unanswered ones.
         let persist = self.has(flag::PERSIST);
@@ -144,10 +140,12 @@ impl Tcb {
             self.owed |= owed::PROBE;
             return Expiry::ProbeWindow;
         }
-        self.recover();
+        self.recover(paths);
         // RFC 5681 s3.1: "the cwnd MUST be set to no more than the loss window, LW, which equals 1
         // full-sized segment".
-        self.flight_segments = 1;
+        if let Some(path) = paths.of(self) {
+            path.flight.segments = 1;
+        }
         Expiry::Resend
     }
 
@@ -156,7 +154,6 @@ impl Tcb {
     fn fall_back(&mut self, config: &Config, now: Instant) {
         self.retries = self.retries.saturating_add(1);
         self.snd_nxt = self.snd_una;
-        self.dup_acks = 0;
         self.flags &= !flag::TIMING;
         self.timer_at = now + self.rto(config);
     }
@@ -164,12 +161,12 @@ impl Tcb {
     /// Text is taken for lost: goes back to the first unacknowledged number. The duplicates among
     /// what is sent again are answered by duplicate ACKs; until everything that was sent up to now
     /// is acknowledged, and more, those are no news of another loss (RFC 6582 s3.2, "recover").
-    /// Nor is anything timed until then, so that `rtt_seq` is free to say where that is.
-    pub(super) fn recover(&mut self) {
+    pub(super) fn recover(&mut self, paths: &mut Paths) {
         self.snd_nxt = self.snd_una;
         self.flags &= !flag::TIMING;
-        self.dup_acks = RECOVERING;
-        self.rtt_seq = self.snd_max;
+        if let Some(path) = paths.of(self) {
+            (path.flight.dup_acks, path.flight.recover) = (0, Some(self.snd_max));
+        }
     }
 
     fn probe(&mut self, keepalive: Keepalive) -> Expiry {

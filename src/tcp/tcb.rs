@@ -5,16 +5,12 @@
 //! changes one; `enter` is the only way from state to state.
 
 use super::state::{Event, State};
-use super::{Config, Keepalive, Seq};
+use super::{Config, Keepalive, Seq, path};
 use crate::flow::FlowKey;
 use crate::time::{Instant, Span};
 use crate::wire::options::Options;
 use crate::wire::segment::Segment;
 use std::mem::{offset_of, size_of};
-
-/// Segments in flight at the most: the initial window of RFC 6928, held for the whole connection,
-/// but for the single segment that follows a timeout (RFC 5681 s3.1) and the climb back.
-pub(super) const FLIGHT_SEGMENTS_MAX: u8 = 10;
 
 /// The largest window that fits an unscaled header field, and so the largest that a SYN can offer.
 pub(super) const SYN_WINDOW_MAX: u32 = 65_535;
@@ -29,10 +25,6 @@ const SMALLEST_MSS: u16 = 48;
 
 /// Bytes that timestamps take from every segment (RFC 7323 s3.2, padded).
 pub(super) const TIMESTAMP_BYTES: u16 = 12;
-
-/// In `dup_acks`: text was taken for lost, and what was sent before that, up to `rtt_seq`, is not
-/// all acknowledged yet.
-pub(super) const RECOVERING: u8 = u8::MAX;
 
 /// What a connection owes the wire besides text.
 pub(super) mod owed {
@@ -53,21 +45,21 @@ pub(super) mod owed {
 /// What is true of a connection.
 pub(super) mod flag {
     /// Opened by the peer: an RST in SYN-RECEIVED goes back to LISTEN (RFC 9293 s3.5, MUST-11).
-    pub const PASSIVE: u8 = 1;
+    pub const PASSIVE: u16 = 1;
     /// Both sides sent the timestamps option (RFC 7323 s3.2).
-    pub const TIMESTAMPS: u8 = 2;
+    pub const TIMESTAMPS: u16 = 2;
     /// Our application closed: FIN follows the last promised byte.
-    pub const FIN_QUEUED: u8 = 4;
+    pub const FIN_QUEUED: u16 = 4;
     /// FIN was sent, and `snd_max` is just past it.
-    pub const FIN_SENT: u8 = 8;
+    pub const FIN_SENT: u16 = 8;
     /// A segment is being timed (RFC 6298 s3): `rtt_seq`, `rtt_at_us`.
-    pub const TIMING: u8 = 16;
+    pub const TIMING: u16 = 16;
     /// The window keeps us from sending and nothing is in flight: the timer is the persist timer.
-    pub const PERSIST: u8 = 32;
+    pub const PERSIST: u16 = 32;
     /// The SYN was sent again (RFC 6298 s5.7).
-    pub const SYN_RESENT: u8 = 64;
+    pub const SYN_RESENT: u16 = 64;
     /// Both sides sent the window scale option (RFC 7323 s2.2).
-    pub const SCALING: u8 = 128;
+    pub const SCALING: u16 = 128;
 }
 
 /// One connection.
@@ -91,19 +83,17 @@ pub struct Tcb {
     pub(super) rcv_nxt: Seq,
     /// The right edge of the window that we advertised. Never moves left (SHLD-14).
     pub(super) rcv_adv: Seq,
-    pub(super) flags: u8,
-    /// Duplicate acknowledgments received in a row, or [`RECOVERING`].
-    pub(super) dup_acks: u8,
+    pub(super) flags: u16,
     pub(super) snd_mss: u16,
-    pub(super) snd_shift: u8,
-    pub(super) rcv_shift: u8,
+    /// When a delayed acknowledgment is due at the latest, in ms, wrapping.
+    pub(super) ack_by_ms: u16,
     /// The listener that accepted it, or `u16::MAX`; of the engine.
     pub listener: u16,
     /// The next hop; of the engine.
     pub neighbor: u16,
     /// Keepalive or zero-window probes sent since the peer was last heard.
     pub(super) probes: u8,
-    pub(super) flight_segments: u8,
+    pub(super) snd_shift: u8,
     /// The next slot that is ready to send; of the engine.
     pub link: u32,
     /// When the wheel will look at this connection: never later than `deadline`; of the engine.
@@ -114,8 +104,11 @@ pub struct Tcb {
     pub(super) wl2: Seq,
     /// RFC 7323 s4.3.
     pub(super) ts_recent: u32,
-    /// The largest window the peer ever offered (RFC 9293 s3.8.6.2.1; RFC 5961 s5.2).
-    pub(super) snd_wnd_max: u32,
+    /// The largest window the peer ever offered, as in the header (RFC 9293 s3.8.6.2.1; RFC 5961
+    /// s5.2).
+    pub(super) window_max: u16,
+    /// The number of its path, or [`path::NONE`].
+    pub(super) path: u16,
     /// Bytes that the application has promised to send since the connection began.
     pub(super) promised: u64,
     /// Stream offset of `snd_una`.
@@ -124,7 +117,7 @@ pub struct Tcb {
     pub(super) timer_at: Instant,
     /// When the peer was last heard.
     pub(super) heard_at: Instant,
-    /// The end of the timed segment; while recovering, of what was sent before the loss.
+    /// The end of the timed segment.
     pub(super) rtt_seq: Seq,
     /// When the timed segment was sent, in µs, wrapping.
     pub(super) rtt_at_us: u32,
@@ -153,20 +146,19 @@ impl Tcb {
             rcv_nxt: Seq(0),
             rcv_adv: Seq(0),
             flags: 0,
-            dup_acks: 0,
             snd_mss: DEFAULT_MSS,
-            snd_shift: 0,
-            rcv_shift: 0,
+            ack_by_ms: 0,
             listener: 0,
             neighbor: 0,
             probes: 0,
-            flight_segments: FLIGHT_SEGMENTS_MAX,
+            snd_shift: 0,
             link: 0,
             armed: Instant::NEVER,
             wl1: Seq(0),
             wl2: Seq(0),
             ts_recent: 0,
-            snd_wnd_max: 0,
+            window_max: 0,
+            path: path::NONE,
             promised: 0,
             una_offset: 0,
             timer_at: Instant::NEVER,
@@ -220,13 +212,13 @@ impl Tcb {
 
     /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3).
     pub(super) fn learn_syn(&mut self, segment: &Segment, config: &Config) {
-        let Options { mss, window_scale, sack_permitted: _, timestamps } = segment.options;
+        let Options { mss, window_scale, sack_permitted: _, timestamps, sack: _, user_timeout: _ } =
+            segment.options;
         self.rcv_nxt = Seq(segment.seq).plus(1);
         self.rcv_adv = self.rcv_nxt.plus(config.window.min(SYN_WINDOW_MAX));
         // RFC 7323 s2.2: "The window field in a segment where the SYN bit is set MUST NOT be
         // scaled."
         self.snd_wnd = u32::from(segment.window);
-        self.snd_wnd_max = self.snd_wnd;
         self.wl1 = Seq(segment.seq);
         self.wl2 = Seq(segment.ack);
         self.snd_mss = mss.unwrap_or(DEFAULT_MSS).max(SMALLEST_MSS).min(config.mss);
@@ -234,8 +226,8 @@ impl Tcb {
             // RFC 7323 s2.3: a shift above 14 is used as 14.
             self.flags |= flag::SCALING;
             self.snd_shift = shift.min(14);
-            self.rcv_shift = offered_shift(config);
         }
+        self.window_max = segment.window >> self.snd_shift;
         if let (true, Some((value, _))) = (config.timestamps, timestamps) {
             self.flags |= flag::TIMESTAMPS;
             self.ts_recent = value;
@@ -306,6 +298,11 @@ impl Tcb {
         self.owed != 0 || self.dup_acks_owed != 0
     }
 
+    /// True if it has a data path of its own.
+    pub fn has_path(&self) -> bool {
+        self.path != path::NONE
+    }
+
     /// SND.NXT, for the successor of a connection in TIME-WAIT.
     pub fn snd_end(&self) -> Seq {
         self.snd_max
@@ -349,7 +346,6 @@ impl Tcb {
         assert!(!self.snd_nxt.after(self.snd_max));
         assert!(!self.rcv_nxt.after(self.rcv_adv));
         assert!(self.snd_mss <= config.mss.max(DEFAULT_MSS));
-        assert!(self.flight_segments >= 1 && self.flight_segments <= FLIGHT_SEGMENTS_MAX);
         assert!(self.una_offset <= self.promised);
         assert!(!self.has(flag::FIN_SENT) || self.has(flag::FIN_QUEUED));
         let in_flight = self.snd_una != self.snd_max;
@@ -371,8 +367,18 @@ impl Tcb {
         }
     }
 
-    pub(super) fn has(&self, flag: u8) -> bool {
+    pub(super) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The largest window the peer ever offered, in bytes.
+    pub(super) fn snd_wnd_max(&self) -> u32 {
+        u32::from(self.window_max) << self.snd_shift
+    }
+
+    /// The shift of the windows that we advertise (RFC 7323 s2.2).
+    pub(super) fn rcv_shift(&self, config: &Config) -> u8 {
+        if self.has(flag::SCALING) { offered_shift(config) } else { 0 }
     }
 
     fn start_at(&mut self, iss: Seq, now: Instant) {
@@ -383,7 +389,7 @@ impl Tcb {
 
 /// The window shift that fits our window into sixteen bits (RFC 7323 s2.2).
 pub(super) fn offered_shift(config: &Config) -> u8 {
-    (0..14).find(|shift| config.window >> shift <= 65_535).unwrap_or(14)
+    config.window.max(1).ilog2().saturating_sub(15).min(14) as u8
 }
 
 /// TIME-WAIT's length (RFC 9293 s3.6.1, MUST-13).

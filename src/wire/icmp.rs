@@ -160,7 +160,7 @@ pub fn emit_echo_reply(
         PROTOCOL_ICMP,
         4 + data_len,
         ip_id,
-        ttl,
+        (ttl, 0),
     );
     seal(&mut frame[at..at + 4 + data_len], ECHO_REPLY, 0);
     at + 4 + data_len
@@ -190,7 +190,7 @@ pub fn emit_unreachable(
     let code = if about.protocol == PROTOCOL_UDP { PORT_UNREACHABLE } else { PROTOCOL_UNREACHABLE };
     let ip_at = ethernet.emit(frame);
     let (ip, message) = frame[ip_at..].split_at_mut(ipv4::HEADER_LEN);
-    ipv4::emit(ip, (about.dst, about.src), PROTOCOL_ICMP, message.len(), ip_id, ttl);
+    ipv4::emit(ip, (about.dst, about.src), PROTOCOL_ICMP, message.len(), ip_id, (ttl, 0));
     message[4..HEADER_LEN].fill(0);
     message[HEADER_LEN..].copy_from_slice(quote);
     seal(message, UNREACHABLE, code);
@@ -238,7 +238,7 @@ mod tests {
         seal(&mut message, kind, code);
         let mut frame = vec![0; 34];
         to_them().emit(&mut frame);
-        ipv4::emit(&mut frame[14..], (US, THEM), PROTOCOL_ICMP, message.len(), 1, 64);
+        ipv4::emit(&mut frame[14..], (US, THEM), PROTOCOL_ICMP, message.len(), 1, (64, 0));
         frame.extend(message);
         frame
     }

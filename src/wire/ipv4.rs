@@ -18,6 +18,8 @@ pub struct Header {
     pub src: Ipv4Addr,
     pub dst: Ipv4Addr,
     pub protocol: u8,
+    /// DiffServ and ECN, as in the header (RFC 2474, RFC 3168).
+    pub tos: u8,
     /// Bytes of the header, options included.
     pub header_len: u16,
     /// Bytes of what follows the header.
@@ -68,6 +70,7 @@ impl Header {
             src,
             dst,
             protocol: (third >> 16) as u8,
+            tos: (first >> 16) as u8,
             header_len: header_len as u16,
             payload_len: (total_len - header_len) as u16,
         })
@@ -82,7 +85,7 @@ impl Header {
 }
 
 /// Writes a header without options, don't-fragment set, for `payload_len` bytes to the start of
-/// `datagram`.
+/// `datagram`; `ttl` and `tos` as in the header.
 ///
 /// # Panics
 /// If `datagram` is shorter than the header: a bug of the caller.
@@ -93,11 +96,11 @@ pub fn emit(
     protocol: u8,
     payload_len: usize,
     ip_id: u16,
-    ttl: u8,
+    (ttl, tos): (u8, u8),
 ) {
     assert!(HEADER_LEN + payload_len <= usize::from(u16::MAX));
     let mut words = [
-        0x4500_0000 | (HEADER_LEN + payload_len) as u32,
+        0x4500_0000 | u32::from(tos) << 16 | (HEADER_LEN + payload_len) as u32,
         u32::from(ip_id) << 16 | 0x4000,
         u32::from(ttl) << 24 | u32::from(protocol) << 16,
         src.to_bits(),
@@ -161,7 +164,7 @@ mod tests {
             (PROTOCOL_UDP, 20, 95)
         );
         let mut out = [0xaa; 20];
-        emit(&mut out, (header.src, header.dst), PROTOCOL_UDP, 95, 0, 64);
+        emit(&mut out, (header.src, header.dst), PROTOCOL_UDP, 95, 0, (64, 0));
         assert_eq!(out[..], crate::wire::hex(TEXTBOOK));
     }
 

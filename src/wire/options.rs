@@ -1,4 +1,4 @@
-//! TCP options (RFC 9293 s3.2, RFC 7323, RFC 2018), gathered in one pass.
+//! TCP options (RFC 9293 s3.2, RFC 7323, RFC 2018, RFC 5482), gathered in one pass.
 
 use super::Malformed;
 
@@ -7,7 +7,12 @@ const NOP: u8 = 1;
 const MSS: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
+const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
+const USER_TIMEOUT: u8 = 28;
+
+/// Blocks that one header has room for.
+pub const SACK_BLOCKS_MAX: usize = 4;
 
 /// The options of one segment that we understand; all others are skipped by their length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,12 +24,23 @@ pub struct Options {
     pub sack_permitted: bool,
     /// TSval and TSecr.
     pub timestamps: Option<(u32, u32)>,
+    pub sack: Sack,
+    /// User timeout as sent: the granularity bit and fifteen bits of time (RFC 5482 s3).
+    pub user_timeout: Option<u16>,
+}
+
+/// The blocks of a SACK option (RFC 2018 s3): left and right edge of each, in the order in which
+/// they stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sack {
+    blocks: [(u32, u32); SACK_BLOCKS_MAX],
+    count: u8,
 }
 
 /// Options as they are written: whole words, so that a header never needs padding (which would be
 /// zero, MUST-69).
 pub(super) struct Words {
-    words: [u32; 6],
+    words: [u32; 10],
     count: usize,
 }
 
@@ -73,6 +89,17 @@ impl Options {
                     options.timestamps = Some((value, u32::from_be_bytes([e0, e1, e2, e3])));
                     rest
                 }
+                [SACK, len @ (10 | 18 | 26 | 34), ref rest @ ..]
+                    if rest.len() >= usize::from(len) - 2 =>
+                {
+                    let (edges, rest) = rest.split_at(usize::from(len) - 2);
+                    options.sack = Sack::parse(edges);
+                    rest
+                }
+                [USER_TIMEOUT, 4, a, b, ref rest @ ..] => {
+                    options.user_timeout = Some(u16::from_be_bytes([a, b]));
+                    rest
+                }
                 [_, len, ..] if len >= 2 && usize::from(len) <= bytes.len() => {
                     &bytes[usize::from(len)..]
                 }
@@ -89,6 +116,8 @@ impl Options {
             + 12 * usize::from(self.timestamps.is_some())
             + 4 * usize::from(sack_word)
             + 4 * usize::from(self.window_scale.is_some())
+            + 4 * usize::from(self.user_timeout.is_some())
+            + self.sack.len()
     }
 
     /// True if there are none.
@@ -97,10 +126,11 @@ impl Options {
     }
 
     /// The options as words, in Linux's order and alignment, which middleboxes know best: MSS,
-    /// SACK-permitted in the place of the timestamps' two NOPs, timestamps, window scale.
+    /// SACK-permitted in the place of the timestamps' two NOPs, timestamps, window scale, user
+    /// timeout, SACK.
     #[inline]
     pub(super) fn words(&self) -> Words {
-        let mut words = Words { words: [0; 6], count: 0 };
+        let mut words = Words { words: [0; 10], count: 0 };
         if let Some(mss) = self.mss {
             words.push([MSS, 4, (mss >> 8) as u8, mss as u8]);
         }
@@ -117,7 +147,50 @@ impl Options {
         if let Some(shift) = self.window_scale {
             words.push([NOP, WINDOW_SCALE, 3, shift]);
         }
+        if let Some(timeout) = self.user_timeout {
+            words.push([USER_TIMEOUT, 4, (timeout >> 8) as u8, timeout as u8]);
+        }
+        if !self.sack.is_empty() {
+            words.push([NOP, NOP, SACK, 2 + 8 * self.sack.count]);
+        }
+        for &(left, right) in self.sack.blocks() {
+            words.push(left.to_be_bytes());
+            words.push(right.to_be_bytes());
+        }
         words
+    }
+}
+
+impl Sack {
+    /// The blocks, first first.
+    pub fn blocks(&self) -> &[(u32, u32)] {
+        &self.blocks[..usize::from(self.count)]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a block at the end; false if there is no room for it.
+    pub fn push(&mut self, left: u32, right: u32) -> bool {
+        let Some(place) = self.blocks.get_mut(usize::from(self.count)) else { return false };
+        *place = (left, right);
+        self.count += 1;
+        true
+    }
+
+    /// Bytes that the option takes, its two NOPs included.
+    fn len(&self) -> usize {
+        if self.is_empty() { 0 } else { 4 + 8 * usize::from(self.count) }
+    }
+
+    fn parse(edges: &[u8]) -> Sack {
+        let mut sack = Sack::default();
+        let word = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        for block in edges.chunks_exact(8) {
+            sack.push(word(&block[..4]), word(&block[4..]));
+        }
+        sack
     }
 }
 
@@ -147,6 +220,7 @@ pub(super) mod tests {
                 window_scale,
                 sack_permitted,
                 timestamps,
+                ..Options::default()
             })
     }
 
@@ -162,6 +236,7 @@ pub(super) mod tests {
             window_scale: Some(10),
             sack_permitted: true,
             timestamps: Some((0x4aba_782d, 0)),
+            ..Options::default()
         };
         assert_eq!(Options::parse(&golden), Ok(options));
         assert_eq!(written(&options), golden);
@@ -176,6 +251,7 @@ pub(super) mod tests {
             window_scale: Some(7),
             sack_permitted: true,
             timestamps: Some((1, 2)),
+            ..Options::default()
         };
         assert_eq!(Options::parse(&bytes), Ok(options));
     }
@@ -184,8 +260,8 @@ pub(super) mod tests {
     fn what_we_do_not_know_is_skipped_by_its_length() {
         let unknown = crate::wire::hex("fd 06 01020304 01 fe 02 0204 05b4");
         assert_eq!(Options::parse(&unknown).unwrap().mss, Some(1460));
-        // A SACK block, and an MSS of a length that is not its own.
-        let strange = crate::wire::hex("050a 0000000100000002 0206 05b40000");
+        // A SACK block and a half, and an MSS of a length that is not its own.
+        let strange = crate::wire::hex("050e 0000000100000002 00000003 0206 05b40000");
         assert_eq!(Options::parse(&strange), Ok(Options::default()));
     }
 
@@ -200,6 +276,28 @@ pub(super) mod tests {
             let parsed = Options::parse(&crate::wire::hex(bytes));
             assert_eq!(parsed, Err(Malformed::TcpOption), "{bytes}");
         }
+    }
+
+    #[test]
+    fn sack_blocks_are_laid_out_as_linux_does_and_come_back() {
+        let golden = crate::wire::hex(
+            "0101080a 0000000100000002 0101 0512 00000010 00000020 00000030 00000040",
+        );
+        let mut options = Options { timestamps: Some((1, 2)), ..Options::default() };
+        assert!(options.sack.push(0x10, 0x20) && options.sack.push(0x30, 0x40));
+        assert_eq!(Options::parse(&golden), Ok(options));
+        assert_eq!((written(&options), options.len()), (golden, 32));
+        let mut full = Sack::default();
+        assert_eq!((0..5).filter(|&n| full.push(n, n + 1)).count(), SACK_BLOCKS_MAX);
+        let full = Options { sack: full, ..Options::default() };
+        assert_eq!(Options::parse(&written(&full)), Ok(full));
+    }
+
+    #[test]
+    fn a_user_timeout_comes_back() {
+        let options = Options { user_timeout: Some(0x8003), ..Options::default() };
+        assert_eq!(written(&options), crate::wire::hex("1c04 8003"));
+        assert_eq!(Options::parse(&written(&options)), Ok(options));
     }
 
     proptest! {

@@ -26,6 +26,8 @@ pub struct Segment {
     pub window: u16,
     /// Meaningless unless `flags` has URG.
     pub urgent: u16,
+    /// The IP header's DiffServ and ECN octet (RFC 2474, RFC 3168 s5).
+    pub tos: u8,
     pub options: Options,
     /// Where the payload starts in the frame, in bytes.
     pub payload_at: u16,
@@ -150,6 +152,7 @@ fn parse_segment(
         flags: Flags((control >> 16) as u8),
         window: control as u16,
         urgent: last as u16,
+        tos: ip.tos,
         options: Options::parse(&rest[..header_len - tcp::HEADER_LEN])?,
         payload_at: (at + header_len) as u16,
         payload_len: (bytes.len() - header_len) as u16,
@@ -177,7 +180,7 @@ pub fn emit(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip
     let at = ethernet.emit(frame);
     let (ip, bytes) = frame[at..].split_at_mut(ipv4::HEADER_LEN);
     let addresses = (segment.src, segment.dst);
-    ipv4::emit(ip, addresses, PROTOCOL_TCP, bytes.len(), ip_id, ttl);
+    ipv4::emit(ip, addresses, PROTOCOL_TCP, bytes.len(), ip_id, (ttl, segment.tos));
 
     let options = segment.options.words();
     let (header, payload) = bytes.split_at_mut(tcp::HEADER_LEN + options.as_slice().len() * 4);
@@ -283,11 +286,13 @@ mod tests {
             flags: Flags::SYN | Flags::ACK,
             window: 65_160,
             urgent: 0,
+            tos: 0,
             options: Options {
                 mss: Some(1460),
                 window_scale: Some(10),
                 sack_permitted: true,
                 timestamps: Some((0xb136_3b26, 0x4aba_782d)),
+                ..Options::default()
             },
             payload_at: 74,
             payload_len: 0,
@@ -391,11 +396,12 @@ mod tests {
     prop_compose! {
         fn any_segment()(
             src in any_host(), dst in any_host(), src_port in 1u16.., dst_port in 1u16..,
-            seq: u32, ack: u32, flags: u8, window: u16, urgent: u16, options in any_options(),
+            seq: u32, ack: u32, flags: u8, window: u16, urgent: u16, tos: u8,
+            options in any_options(),
         ) -> Segment {
             let flags = Flags(flags);
             Segment {
-                src, dst, src_port, dst_port, seq, ack, flags, window, urgent, options,
+                src, dst, src_port, dst_port, seq, ack, flags, window, urgent, tos, options,
                 payload_at: 0, payload_len: 0,
             }
         }

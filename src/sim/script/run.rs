@@ -249,6 +249,7 @@ impl Bench {
             flags: pattern.flags,
             window: pattern.window.unwrap_or(u16::MAX),
             urgent: pattern.urgent,
+            tos: 0,
             options,
             payload_at: header_len as u16,
             payload_len: pattern.payload_len,
@@ -278,7 +279,7 @@ impl Bench {
     fn inject_icmp(&mut self, kind: u8, code: u8, seq: u32) {
         let mut message = [0; 36];
         let (ip, tcp) = message[8..].split_at_mut(ipv4::HEADER_LEN);
-        ipv4::emit(ip, (OUR_IP, PEER_IP), PROTOCOL_TCP, 20, 0, 64);
+        ipv4::emit(ip, (OUR_IP, PEER_IP), PROTOCOL_TCP, 20, 0, (64, 0));
         let seq = seq.wrapping_add(self.bases.ours.unwrap_or(0));
         tcp[..2].copy_from_slice(&self.key.local_port.to_be_bytes());
         tcp[2..4].copy_from_slice(&self.key.remote_port.to_be_bytes());
@@ -291,7 +292,7 @@ impl Bench {
         let mut frame = self.frame(at + ipv4::HEADER_LEN + message.len());
         let bytes = frame.bytes_mut();
         to_us().emit(bytes);
-        ipv4::emit(&mut bytes[at..], (PEER_IP, OUR_IP), PROTOCOL_ICMP, message.len(), 0, 64);
+        ipv4::emit(&mut bytes[at..], (PEER_IP, OUR_IP), PROTOCOL_ICMP, message.len(), 0, (64, 0));
         bytes[at + ipv4::HEADER_LEN..].copy_from_slice(&message);
         self.rx.push(frame);
     }
