@@ -252,8 +252,8 @@ impl Tcb {
         self.timer_at = now + self.rto(config);
     }
 
-    /// Times the `numbers` sequence numbers that are sent now at `snd_nxt`, if they are new (RFC 6298
-    /// s3).
+    /// Times the `numbers` sequence numbers that are sent now at `snd_nxt`, if they are new (RFC
+    /// 6298 s3).
     fn time(&mut self, numbers: u32, now: Instant) {
         if self.snd_nxt == self.snd_max && !self.has(flag::TIMING) {
             self.flags |= flag::TIMING;
