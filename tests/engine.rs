@@ -11,7 +11,7 @@ use shakedown::tcp::{self, End, Keepalive};
 use shakedown::time::{Instant, Span};
 use shakedown::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
 use shakedown::wire::options::Options;
-use shakedown::wire::segment::{self, Segment, Verify};
+use shakedown::wire::segment::{self, Body, Packet, Segment, Verify};
 use shakedown::wire::tcp::Flags;
 use shakedown::worker::Worker;
 use std::net::Ipv4Addr;
@@ -154,5 +154,46 @@ fn strangers_from_ever_new_addresses_do_not_use_up_the_next_hops() {
     let counters = server.counters;
     assert_eq!((counters.passive_opens, counters.listen_overflows), (100_000, 0));
     assert_eq!(server.connections(), 0);
+    server.check();
+}
+
+/// One SYN from a stranger's `src_port` to port 80; answers the flags of what the server sent.
+fn syn_to(server: &mut Engine<Greedy>, pool: &mut Pool, src_port: u16) -> Flags {
+    let header = Header { dst: mac(2), src: mac(9), vlan: None, ethertype: ETHERTYPE_IPV4 };
+    let syn = Segment { src_port, ..syn_and_reset(1).next().unwrap() };
+    let (mut rx, mut tx) = (Burst::new(), Burst::new());
+    let mut frame = pool.take().unwrap();
+    frame.reset(segment::header_len(false, &syn.options));
+    segment::emit(frame.bytes_mut(), &header, &syn, 0, 64);
+    rx.push(frame);
+    server.poll(Instant::ZERO, pool, &mut rx, &mut tx);
+    let mut answer = None;
+    let sent = tx.len();
+    for frame in tx.drain(sent) {
+        if let Ok(Packet { body: Body::Tcp(segment), .. }) =
+            segment::parse(frame.bytes(), Verify::All)
+        {
+            assert_eq!(segment.dst_port, src_port);
+            answer = Some(segment.flags);
+        }
+        pool.put(frame);
+    }
+    answer.expect("a SYN is answered")
+}
+
+/// Goal: a port is open from `listen` to `unlisten`, and what came of it goes on.
+#[test]
+fn ports_are_opened_and_closed_at_run_time() {
+    let mut server = engine(config(SERVER, vec![Listener { port: 7, keepalive: None }]));
+    let mut pool = Pool::new(16).unwrap();
+    let refusal = Flags::RST | Flags::ACK;
+    assert_eq!(syn_to(&mut server, &mut pool, 4000), refusal);
+    assert_eq!(server.listen(Listener { port: 80, keepalive: None }), Some(1));
+    assert_eq!(server.listen(Listener { port: 80, keepalive: None }), None, "it has one");
+    assert_eq!(syn_to(&mut server, &mut pool, 4001), Flags::SYN | Flags::ACK);
+    server.unlisten(80);
+    assert_eq!(syn_to(&mut server, &mut pool, 4002), refusal);
+    assert_eq!(server.connections(), 1);
+    assert_eq!(server.listen(Listener { port: 80, keepalive: None }), Some(2), "a new place");
     server.check();
 }

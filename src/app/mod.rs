@@ -25,7 +25,7 @@ mod schedule;
 pub mod server;
 
 use crate::flow::FlowKey;
-use crate::tcp::End;
+use crate::tcp::{End, Keepalive};
 use crate::time::Instant;
 
 /// One engine's application: a server's listeners, or a client's workload.
@@ -61,6 +61,13 @@ pub trait App {
     /// keeps nothing.
     fn window(&self, _state: &Self::State) -> u32 {
         u32::MAX
+    }
+
+    /// The connection's keepalive, where it is not the `usual` one of its listener or of the client
+    /// (RFC 9293 s3.8.4, MUST-24: "applications MUST be able to turn keep-alives on or off for each
+    /// TCP connection").
+    fn keepalive(&self, _state: &Self::State, usual: Option<Keepalive>) -> Option<Keepalive> {
+        usual
     }
 
     /// A client says here when it wants a connection opened now; asked again after each until

@@ -118,7 +118,7 @@ impl<A: App> Engine<A> {
         let slot =
             slot.filter(|&slot| self.table.holds(slot, &key)).or_else(|| self.table.find(&key));
         let Some(slot) = slot else {
-            return self.listen(now, frame, segment, from, None, tx);
+            return self.unconnected(now, frame, segment, from, None, tx);
         };
         let before = self.tcb(slot).state();
         let room = self.app.window(&self.table.states[slot as usize]);
@@ -138,7 +138,7 @@ impl<A: App> Engine<A> {
             self.counters.time_wait_recycled += 1;
             self.table.tcbs[slot as usize].abort();
             self.discard(slot);
-            return self.listen(now, frame, segment, from, Some(floor), tx);
+            return self.unconnected(now, frame, segment, from, Some(floor), tx);
         }
         if arrival.refuse {
             return self.refuse(frame, segment, from, tx);
@@ -196,7 +196,7 @@ impl<A: App> Engine<A> {
 
     /// A segment to no connection (RFC 9293 s3.10.7.1-2): CLOSED, or LISTEN if the port has a
     /// listener. `floor` is the number after the last one of the connection that the SYN replaces.
-    fn listen(
+    fn unconnected(
         &mut self,
         now: Instant,
         frame: Frame,

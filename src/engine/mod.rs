@@ -51,14 +51,15 @@ pub struct Subnet {
     pub prefix_len: u8,
 }
 
-/// A listening port. Its place in the list is `Conn::listener`.
+/// A listening port. Its place in the list is `Conn::listener`; what [`Engine::listen`] adds goes on
+/// the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub port: u16,
     pub keepalive: Option<Keepalive>,
 }
 
-/// What an engine is made of. Everything is fixed at start.
+/// What an engine is made of. Everything but the listeners is fixed at start.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub mac: Mac,
@@ -205,6 +206,26 @@ impl<A: App> Engine<A> {
         Ok(())
     }
 
+    /// Listens on another port from now on (passive OPEN, RFC 9293 s3.10.1); answers the place of
+    /// the listener, which `Conn::listener` will name. `None` if the port has a listener, or if
+    /// there were too many. Allocates: for a control that opens ports, not for a turn.
+    pub fn listen(&mut self, listener: Listener) -> Option<u16> {
+        let place = u16::try_from(self.config.listeners.len()).ok()?;
+        let taken = &mut self.listeners[usize::from(listener.port)];
+        if place == NO_LISTENER || *taken != NO_LISTENER {
+            return None;
+        }
+        *taken = place;
+        self.config.listeners.push(listener);
+        Some(place)
+    }
+
+    /// Listens on `port` no more (CLOSE in LISTEN, RFC 9293 s3.10.4). Connections that came of it
+    /// stay what they are.
+    pub fn unlisten(&mut self, port: u16) {
+        self.listeners[usize::from(port)] = NO_LISTENER;
+    }
+
     /// Lets `act` mark something on the connection `key` outside of any event, as a user's call
     /// would. False if there is no such connection, or it is in TIME-WAIT.
     pub fn prod(
@@ -268,10 +289,11 @@ impl<A: App> Engine<A> {
     }
 
     fn keepalive(&self, slot: u32) -> Option<Keepalive> {
-        match self.config.listeners.get(self.tcb(slot).listener as usize) {
+        let usual = match self.config.listeners.get(self.tcb(slot).listener as usize) {
             Some(listener) => listener.keepalive,
             None => self.config.keepalive,
-        }
+        };
+        self.app.keepalive(&self.table.states[slot as usize], usual)
     }
 
     /// Tells the application something about a connection and takes down what it marks.
