@@ -3,10 +3,10 @@
  * The steering program: hands the frames that are ours to the AF_XDP socket of the queue they
  * arrived on, and passes everything else to the kernel as if it were not there.
  *
- * Ours is, on our VLAN: IPv4 to our own addresses, whatever the protocol, and ARP about them; and,
- * on addresses that the kernel owns and shares with us, TCP to our ports only. A frame too short
- * to tell is the kernel's. So is every frame of a queue that has no socket: the redirect falls back
- * to XDP_PASS.
+ * Ours is, on the VLAN of the address: IPv4 and IPv6 to our own addresses, whatever the protocol,
+ * and ARP and neighbor discovery about them; and, on addresses that the kernel owns and shares with
+ * us, TCP to our ports only. A frame too short to tell is the kernel's. So is every frame of a
+ * queue that has no socket: the redirect falls back to XDP_PASS.
  *
  * What is ours is written into .rodata and .bss before the program is loaded (the other end of this
  * layout is src/device/steering.rs), so the verifier knows the counts and drops the search steps
@@ -25,28 +25,57 @@
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define be16(value) __builtin_bswap16(value)
 #define be32(value) __builtin_bswap32(value)
+#define be64(value) __builtin_bswap64(value)
 #else
 #define be16(value) (value)
 #define be32(value) (value)
+#define be64(value) (value)
 #endif
 
+enum {
+	ETHERTYPE_IPV4 = 0x0800,
+	ETHERTYPE_ARP = 0x0806,
+	ETHERTYPE_VLAN = 0x8100, /* a provider's tag, 0x88a8, is no type of ours */
+	ETHERTYPE_IPV6 = 0x86dd,
+	TCP = 6,
+	ICMPV6 = 58,
+	NEIGHBOR_SOLICITATION = 135,
+	NEIGHBOR_ADVERTISEMENT = 136,
+};
+
+/* What we have to do with a range of addresses: the tag their frames bear, 0 for none, and whether
+ * the addresses are the kernel's, of which only our ports are ours. */
+struct claim {
+	__u16 vlan;
+	__u16 shared;
+};
+
 /* All numbers in host order. */
-struct range {
-	__u32 first;
-	__u32 last;
+struct range4 {
+	__u32 first, last;
+	struct claim claim;
+};
+
+struct addr6 {
+	__u64 high, low;
+};
+
+struct range6 {
+	struct addr6 first, last;
+	struct claim claim;
+	__u32 padding;
 };
 
 const volatile struct {
-	__u32 ours;   /* ranges in use */
-	__u32 shared; /* ranges in use */
-	__u32 vlan;   /* 0: untagged */
+	__u32 ipv4; /* ranges in use */
+	__u32 ipv6; /* ranges in use */
 } config SEC(".rodata");
 
 struct {
-	struct range ours[RANGES_MAX];   /* sorted, disjoint */
-	struct range shared[RANGES_MAX]; /* sorted, disjoint */
-	__u64 ports[65536 / 64];         /* one bit a port, for the shared addresses */
-	__u32 zero;                      /* always 0, but the verifier does not know */
+	struct range4 ipv4[RANGES_MAX]; /* sorted, disjoint */
+	struct range6 ipv6[RANGES_MAX]; /* sorted, disjoint */
+	__u64 ports[65536 / 64];        /* one bit a port, for the shared addresses */
+	__u32 zero;                     /* always 0, but the verifier does not know */
 } tables SEC(".bss");
 
 struct {
@@ -83,6 +112,22 @@ struct ipv4 {
 	__u32 src, dst;
 } __attribute__((packed));
 
+/* Not packed, as the kernel's own is not: it would be read byte by byte. */
+struct ipv6 {
+	__u32 version_class_flow;
+	__u16 length;
+	__u8 next, hop_limit;
+	struct addr6 src, dst;
+};
+
+/* A neighbor solicitation or advertisement, up to whom it is about. */
+struct neighbor {
+	__u8 type, code;
+	__u16 checksum;
+	__u32 flags;
+	struct addr6 target;
+};
+
 struct ports {
 	__u16 src, dst;
 } __attribute__((packed));
@@ -90,59 +135,117 @@ struct ports {
 static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) =
 	(void *)BPF_FUNC_redirect_map;
 
-/* Binary search in sorted disjoint ranges. The position starts from a value the verifier does not
- * know: it then checks each step once, instead of once for every position the steps before could
- * have led to. */
-static inline int contains(const struct range *ranges, __u32 count, __u32 addr)
-{
-	__u32 at = tables.zero & (RANGES_MAX - 1);
+/* Binary search in sorted disjoint ranges, the same for both families. The position starts from a
+ * value the verifier does not know: it then checks each step once, instead of once for every
+ * position the steps before could have led to. Answers the claim on `addr`, or null. */
+#define FIND(ranges, count, addr, not_after)                                                      \
+	({                                                                                        \
+		__u32 at = tables.zero & (RANGES_MAX - 1);                                        \
+		_Pragma("clang loop unroll(full)")                                                \
+		for (__u32 step = RANGES_MAX / 2; step > 0; step /= 2) {                          \
+			if ((count) > step) {                                                     \
+				__u32 next = (at + step) & (RANGES_MAX - 1);                      \
+				if (next < (count) && not_after((ranges)[next].first, addr))      \
+					at = next;                                                \
+			}                                                                         \
+		}                                                                                 \
+		(count) > 0 && not_after((ranges)[at].first, addr) &&                             \
+				not_after(addr, (ranges)[at].last)                                \
+			? &(ranges)[at].claim                                                     \
+			: (const struct claim *)0;                                                \
+	})
 
-	if (count == 0)
-		return 0;
-#pragma clang loop unroll(full)
-	for (__u32 step = RANGES_MAX / 2; step > 0; step /= 2) {
-		if (count > step) {
-			__u32 next = (at + step) & (RANGES_MAX - 1);
-			if (next < count && ranges[next].first <= addr)
-				at = next;
-		}
-	}
-	return ranges[at].first <= addr && addr <= ranges[at].last;
+static inline int not_after4(__u32 a, __u32 b)
+{
+	return a <= b;
 }
 
-static inline int arp_is_ours(const struct arp *arp, const void *end)
+static inline int not_after6(struct addr6 a, struct addr6 b)
 {
+	return a.high < b.high || (a.high == b.high && a.low <= b.low);
+}
+
+/* The claim on an address as it stands in a frame, if it is for frames with this tag. */
+static inline const struct claim *claim4(__u32 wire, __u32 vlan)
+{
+	__u32 addr = be32(wire);
+	const struct claim *claim = FIND(tables.ipv4, config.ipv4, addr, not_after4);
+
+	return claim && claim->vlan == vlan ? claim : 0;
+}
+
+static inline const struct claim *claim6(const struct addr6 *wire, __u32 vlan)
+{
+	struct addr6 addr = {be64(wire->high), be64(wire->low)};
+	const struct claim *claim = FIND(tables.ipv6, config.ipv6, addr, not_after6);
+
+	return claim && claim->vlan == vlan ? claim : 0;
+}
+
+static inline int port_is_ours(const struct ports *ports, const void *end)
+{
+	__u32 port;
+
+	if ((const void *)(ports + 1) > end)
+		return 0;
+	port = be16(ports->dst);
+	return tables.ports[port / 64] >> (port % 64) & 1;
+}
+
+static inline int arp_is_ours(const struct arp *arp, const void *end, __u32 vlan)
+{
+	const struct claim *claim;
+
 	if ((const void *)(arp + 1) > end)
 		return 0;
+	claim = claim4(arp->target, vlan);
 	/* The sender too: someone else claiming our address is our business. */
-	return contains(tables.ours, config.ours, be32(arp->target)) ||
-	       contains(tables.ours, config.ours, be32(arp->sender));
+	if (!claim || claim->shared)
+		claim = claim4(arp->sender, vlan);
+	return claim && !claim->shared;
 }
 
-static inline int ipv4_is_ours(const struct ipv4 *ip, const void *end)
+static inline int ipv4_is_ours(const struct ipv4 *ip, const void *end, __u32 vlan)
 {
-	const struct ports *ports;
-	__u32 dst, header_bytes, port;
+	const struct claim *claim;
+	__u32 header_bytes;
 
 	if ((const void *)(ip + 1) > end)
 		return 0;
-	dst = be32(ip->dst);
-	if (contains(tables.ours, config.ours, dst))
-		return 1;
-	if (config.shared == 0 || ip->protocol != 6)
+	claim = claim4(ip->dst, vlan);
+	if (!claim)
 		return 0;
+	if (!claim->shared)
+		return 1;
 	/* Fragments after the first have no ports: the kernel reassembles what is to its address. */
-	if (ip->fragment & be16(0x3fff))
+	if (ip->protocol != TCP || ip->fragment & be16(0x3fff))
 		return 0;
 	header_bytes = (ip->version_ihl & 15) * 4;
 	if (header_bytes < sizeof(*ip))
 		return 0;
-	ports = (const void *)ip + header_bytes;
-	if ((const void *)(ports + 1) > end)
+	return port_is_ours((const void *)ip + header_bytes, end);
+}
+
+static inline int ipv6_is_ours(const struct ipv6 *ip, const void *end, __u32 vlan)
+{
+	const struct neighbor *about = (const void *)(ip + 1);
+	const struct claim *claim;
+
+	if ((const void *)(ip + 1) > end)
 		return 0;
-	port = be16(ports->dst);
-	return (tables.ports[port / 64] >> (port % 64) & 1) &&
-	       contains(tables.shared, config.shared, dst);
+	claim = claim6(&ip->dst, vlan);
+	if (claim) {
+		/* Behind extension headers all is the kernel's: a fragment has no ports. */
+		return !claim->shared || (ip->next == TCP && port_is_ours((const void *)about, end));
+	}
+	/* Solicitations come to a multicast group, and so do advertisements that nobody asked for:
+	 * someone else claiming our address. */
+	if (ip->next != ICMPV6 || (const void *)(about + 1) > end)
+		return 0;
+	if (about->type != NEIGHBOR_SOLICITATION && about->type != NEIGHBOR_ADVERTISEMENT)
+		return 0;
+	claim = claim6(&about->target, vlan);
+	return claim && !claim->shared;
 }
 
 SEC("xdp") int steer(struct xdp_md *frame)
@@ -156,7 +259,7 @@ SEC("xdp") int steer(struct xdp_md *frame)
 	if (at > end)
 		return XDP_PASS;
 	type = ethernet->type;
-	if (type == be16(0x8100)) {
+	if (type == be16(ETHERTYPE_VLAN)) {
 		const struct tag *tag = at;
 		at = tag + 1;
 		if (at > end)
@@ -164,12 +267,12 @@ SEC("xdp") int steer(struct xdp_md *frame)
 		vlan = be16(tag->tci) & 0xfff;
 		type = tag->type;
 	}
-	if (vlan != config.vlan)
-		return XDP_PASS;
-	if (type == be16(0x0800))
-		ours = ipv4_is_ours(at, end);
-	else if (type == be16(0x0806))
-		ours = arp_is_ours(at, end);
+	if (type == be16(ETHERTYPE_IPV4))
+		ours = ipv4_is_ours(at, end, vlan);
+	else if (type == be16(ETHERTYPE_IPV6))
+		ours = ipv6_is_ours(at, end, vlan);
+	else if (type == be16(ETHERTYPE_ARP))
+		ours = arp_is_ours(at, end, vlan);
 	return ours ? bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_PASS) : XDP_PASS;
 }
 

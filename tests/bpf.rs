@@ -4,22 +4,31 @@
 mod common;
 
 use common::{End, Lab, say};
-use shakedown::device::steering::Steering;
+use shakedown::device::steering::{Reach, Steering};
 use shakedown::device::xdp::{self, OBJECT};
 use shakedown::frame::Pool;
 use shakedown::sys::bpf::{Program, XDP_PASS, XDP_REDIRECT};
 use shakedown::sys::net::Interface;
 use shakedown::sys::socket::Socket;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+const FRAGMENT: u8 = 44;
 
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
 const KERNELS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 7);
+
+const OURS6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x100);
+const KERNELS6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
+const OTHER6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 7);
+/// Solicited-node group of `OURS6`, and all nodes.
+const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x100);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// The program with a socket on queue 0.
 struct Rig {
@@ -53,12 +62,18 @@ impl Rig {
 }
 
 fn ours_alone() -> Steering {
-    Steering { ours: vec![(OURS, OURS)], ..Steering::default() }
+    ours_on(None)
+}
+
+fn ours_on(vlan: Option<u16>) -> Steering {
+    let ours = [OURS.into(), OURS6.into()].map(|addr| Reach { vlan, ..Reach::only(addr) });
+    Steering { ours: ours.to_vec(), ..Steering::default() }
 }
 
 fn ports_mode() -> Steering {
     let ports = vec![(80, 80), (20_000, 29_999)];
-    Steering { shared: vec![(KERNELS, KERNELS)], ports, ..Steering::default() }
+    let shared = [KERNELS.into(), KERNELS6.into()].map(Reach::only).to_vec();
+    Steering { shared, ports, ..Steering::default() }
 }
 
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
@@ -91,6 +106,32 @@ fn ipv4(dst: Ipv4Addr, protocol: u8, port: u16) -> Vec<u8> {
     ipv4_with(dst, protocol, port, 0, 0x4000)
 }
 
+/// An IPv6 packet whose next header is `next`; the payload starts with ports 40000 and `port`.
+fn ipv6(dst: Ipv6Addr, next: u8, port: u16) -> Vec<u8> {
+    let mut payload = [0; 20];
+    payload[..2].copy_from_slice(&40_000u16.to_be_bytes());
+    payload[2..4].copy_from_slice(&port.to_be_bytes());
+    ipv6_with(dst, next, &payload)
+}
+
+fn ipv6_with(dst: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend((payload.len() as u16).to_be_bytes());
+    packet.extend([next, 255]);
+    packet.extend(OTHER6.octets());
+    packet.extend(dst.octets());
+    packet.extend(payload);
+    ethernet(0x86dd, &packet)
+}
+
+/// ICMPv6 of `kind` to `dst`, about `target` where it has one.
+fn icmpv6(kind: u8, dst: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mut payload = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    payload.extend(target.octets());
+    payload.extend([1, 1, 2, 2, 2, 2, 2, 2]);
+    ipv6_with(dst, ICMPV6, &payload)
+}
+
 fn arp(operation: u8, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut packet = vec![0, 1, 8, 0, 6, 4, 0, operation];
     packet.extend([2; 6]);
@@ -109,8 +150,12 @@ fn what_is_to_our_address_is_ours_and_nothing_else() {
         assert!(!rig.takes(&ipv4(KERNELS, protocol, 22)), "ssh");
     }
     assert!(!rig.takes(&ipv4(Ipv4Addr::BROADCAST, UDP, xdp::hello_port(0))), "a hello");
-    let ipv6 = [&[0x60, 0, 0, 0, 0, 20, 6, 64][..], &[0xfd; 52]].concat();
-    assert!(!rig.takes(&ethernet(0x86dd, &ipv6)));
+    for next in [TCP, ICMPV6, UDP, FRAGMENT, 0, 60] {
+        assert!(rig.takes(&ipv6(OURS6, next, 80)), "{next}");
+        assert!(!rig.takes(&ipv6(OTHER6, next, 80)), "{next}");
+        assert!(!rig.takes(&ipv6(KERNELS6, next, 22)), "{next}");
+        assert!(!rig.takes(&ipv6(ALL_NODES, next, 80)), "{next}");
+    }
     assert!(!rig.takes(&ethernet(0x88cc, &[0; 60])), "LLDP");
 }
 
@@ -126,6 +171,28 @@ fn arp_about_our_address_is_ours() {
 }
 
 #[test]
+fn neighbor_discovery_about_our_address_is_ours() {
+    let [solicitation, advertisement, router, echo] = [135, 136, 134, 128];
+    let Some(rig) = Rig::new("ndp", &ours_alone()) else { return };
+    assert!(rig.takes(&icmpv6(solicitation, GROUP6, OURS6)), "who has our address");
+    assert!(rig.takes(&icmpv6(solicitation, OURS6, OURS6)), "is it still there");
+    assert!(rig.takes(&icmpv6(advertisement, OURS6, OTHER6)), "an answer to us");
+    assert!(rig.takes(&icmpv6(advertisement, ALL_NODES, OURS6)), "somebody claims our address");
+    assert!(!rig.takes(&icmpv6(solicitation, GROUP6, OTHER6)), "of the same group");
+    assert!(!rig.takes(&icmpv6(advertisement, ALL_NODES, OTHER6)));
+    assert!(!rig.takes(&icmpv6(advertisement, KERNELS6, OTHER6)));
+    for kind in [router, echo] {
+        assert!(!rig.takes(&icmpv6(kind, ALL_NODES, OURS6)), "type {kind} has no target");
+    }
+    let Some(rig) = Rig::new("ndpp", &ports_mode()) else { return };
+    for kind in [solicitation, advertisement, echo] {
+        for dst in [KERNELS6, GROUP6, ALL_NODES] {
+            assert!(!rig.takes(&icmpv6(kind, dst, KERNELS6)), "the kernel answers {kind}");
+        }
+    }
+}
+
+#[test]
 fn fragments_and_options_to_our_address_are_ours() {
     let Some(rig) = Rig::new("frag", &ours_alone()) else { return };
     assert!(rig.takes(&ipv4_with(OURS, TCP, 80, 0, 0x2000)));
@@ -137,7 +204,13 @@ fn fragments_and_options_to_our_address_are_ours() {
 #[test]
 fn a_frame_too_short_to_tell_is_the_kernels_at_every_length() {
     let Some(rig) = Rig::new("short", &ours_alone()) else { return };
-    for (frame, needed) in [(ipv4(OURS, TCP, 80), 34), (arp(1, OTHER, OURS), 42)] {
+    let ndp = icmpv6(135, GROUP6, OURS6);
+    for (frame, needed) in [
+        (ipv4(OURS, TCP, 80), 34),
+        (arp(1, OTHER, OURS), 42),
+        (ipv6(OURS6, TCP, 80), 54),
+        (ndp, 78),
+    ] {
         // The kernel runs no program on less than an Ethernet header.
         for len in 14..=frame.len() {
             assert_eq!(rig.takes(&frame[..len]), len >= needed, "{len} bytes");
@@ -145,7 +218,7 @@ fn a_frame_too_short_to_tell_is_the_kernels_at_every_length() {
     }
     let Some(rig) = Rig::new("shortp", &ports_mode()) else { return };
     let (plain, options) = (ipv4(KERNELS, TCP, 80), ipv4_with(KERNELS, TCP, 80, 40, 0));
-    for (frame, needed) in [(plain, 38), (options, 78)] {
+    for (frame, needed) in [(plain, 38), (options, 78), (ipv6(KERNELS6, TCP, 80), 58)] {
         for len in 14..=frame.len() {
             assert_eq!(rig.takes(&frame[..len]), len >= needed, "{len} bytes");
         }
@@ -160,6 +233,10 @@ fn on_the_kernels_address_only_tcp_to_our_ports_is_ours() {
     {
         assert_eq!(rig.takes(&ipv4(KERNELS, TCP, port)), expected, "port {port}");
         assert_eq!(rig.takes(&ipv4_with(KERNELS, TCP, port, 12, 0)), expected, "with options");
+        assert_eq!(rig.takes(&ipv6(KERNELS6, TCP, port)), expected, "port {port}");
+        assert!(!rig.takes(&ipv6(KERNELS6, UDP, port)));
+        assert!(!rig.takes(&ipv6(KERNELS6, FRAGMENT, port)), "the kernel reassembles");
+        assert!(!rig.takes(&ipv6(OTHER6, TCP, port)));
         assert!(!rig.takes(&ipv4(OTHER, TCP, port)));
         assert!(!rig.takes(&ipv4(KERNELS, UDP, port)));
     }
@@ -174,27 +251,68 @@ fn on_the_kernels_address_only_tcp_to_our_ports_is_ours() {
 
 #[test]
 fn a_tag_must_be_ours_and_untagged_means_untagged() {
-    let frames = [ipv4(OURS, TCP, 80), arp(1, OTHER, OURS)];
+    let ndp = icmpv6(135, GROUP6, OURS6);
+    let frames = [ipv4(OURS, TCP, 80), arp(1, OTHER, OURS), ipv6(OURS6, TCP, 80), ndp];
     let Some(rig) = Rig::new("untag", &ours_alone()) else { return };
     for frame in &frames {
         assert!(!rig.takes(&tagged(frame, 5)));
         assert!(rig.takes(&tagged(frame, 0xe000)), "a priority tag is no VLAN");
     }
-    let Some(rig) = Rig::new("tag", &Steering { vlan: Some(5), ..ours_alone() }) else { return };
+    let Some(rig) = Rig::new("tag", &ours_on(Some(5))) else { return };
     for frame in &frames {
         assert!(rig.takes(&tagged(frame, 0x2005)), "whatever the priority");
         assert!(!rig.takes(&tagged(frame, 6)));
         assert!(!rig.takes(frame));
+        assert!(!rig.takes(&tagged(&tagged(frame, 5), 5)), "two tags");
+        let mut providers = tagged(frame, 5);
+        providers[12..14].copy_from_slice(&0x88a8u16.to_be_bytes());
+        assert!(!rig.takes(&providers), "802.1ad");
         let tagged = tagged(frame, 5);
         assert!((14..18).all(|len| !rig.takes(&tagged[..len])));
     }
 }
 
 #[test]
+fn each_address_has_a_vlan_of_its_own() {
+    let on = |addr: IpAddr, vlan| Reach { vlan, ..Reach::only(addr) };
+    let ours = vec![
+        on(OURS.into(), None),
+        on(OTHER.into(), Some(5)),
+        on(OURS6.into(), Some(6)),
+        on(OTHER6.into(), None),
+    ];
+    let Some(rig) = Rig::new("vlans", &Steering { ours, ..Steering::default() }) else { return };
+    for (frame, its) in [
+        (ipv4(OURS, TCP, 80), None),
+        (ipv4(OTHER, TCP, 80), Some(5)),
+        (arp(1, KERNELS, OTHER), Some(5)),
+        (ipv6(OURS6, TCP, 80), Some(6)),
+        (icmpv6(135, GROUP6, OURS6), Some(6)),
+        (ipv6(OTHER6, TCP, 80), None),
+    ] {
+        assert_eq!(rig.takes(&frame), its.is_none());
+        for vlan in [5, 6, 7] {
+            assert_eq!(rig.takes(&tagged(&frame, vlan)), its == Some(vlan), "{vlan}");
+        }
+    }
+}
+
+#[test]
 fn of_thousands_of_ranges_each_is_found_and_no_gap_is() {
     let nth = |index: u32, offset: u32| Ipv4Addr::from(0x0a63_0000 + index * 4 + offset);
+    // A step of 2^62: four ranges a prefix, whose upper halves differ from the next four's.
+    let nth6 = |index: u32, offset: u32| {
+        let low = u128::from(index % 4) << 62 | u128::from(offset);
+        Ipv6Addr::from((0xfd99 << 112 | u128::from(index / 4) << 64) + low)
+    };
     for count in [1, 2, 3, 5, 1000, 4096, 16_384] {
-        let ours = (0..count).rev().map(|index| (nth(index, 1), nth(index, 2))).collect();
+        let reach = |first: IpAddr, last: IpAddr| Reach { first, last, vlan: None };
+        let ours = (0..count).rev().flat_map(|index| {
+            let ends = [1, 2].map(|offset| nth(index, offset));
+            let ends6 = [1, 2].map(|offset| nth6(index, offset));
+            [reach(ends[0].into(), ends[1].into()), reach(ends6[0].into(), ends6[1].into())]
+        });
+        let ours = ours.collect();
         let steering = Steering { ours, ..Steering::default() };
         let Some(rig) = Rig::new(&format!("many{count}"), &steering) else { return };
         let step = (count / 500).max(1);
@@ -202,9 +320,12 @@ fn of_thousands_of_ranges_each_is_found_and_no_gap_is() {
             for (offset, expected) in [(0, false), (1, true), (2, true), (3, false)] {
                 let addr = nth(index, offset);
                 assert_eq!(rig.takes(&ipv4(addr, TCP, 80)), expected, "{addr} of {count}");
+                let addr = nth6(index, offset);
+                assert_eq!(rig.takes(&ipv6(addr, TCP, 80)), expected, "{addr} of {count}");
             }
         }
         assert!(!rig.takes(&ipv4(nth(count, 1), TCP, 80)), "past the last");
+        assert!(!rig.takes(&ipv6(nth6(count, 1), TCP, 80)), "past the last");
     }
 }
 
@@ -212,6 +333,7 @@ fn of_thousands_of_ranges_each_is_found_and_no_gap_is() {
 fn nothing_is_ours_without_a_socket_or_without_addresses() {
     let Some(rig) = Rig::new("none", &Steering::default()) else { return };
     assert!(!rig.takes(&ipv4(Ipv4Addr::UNSPECIFIED, TCP, 0)));
+    assert!(!rig.takes(&ipv6(Ipv6Addr::UNSPECIFIED, TCP, 0)));
     let Some(rig) = Rig::new("nosock", &ours_alone()) else { return };
     assert!(rig.takes(&ipv4(OURS, TCP, 80)));
     rig.program.take_socket(0).unwrap();

@@ -6,7 +6,7 @@ use common::station::{FAR, NEAR, Station, number_of, only, ping_pong, write_numb
 use common::{End, Lab};
 use shakedown::device::Device;
 use shakedown::device::packet::Packet;
-use shakedown::device::steering::Steering;
+use shakedown::device::steering::{Reach, Steering};
 use shakedown::frame::Pool;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -105,6 +105,7 @@ fn addresses_of_the_kernel_are_refused_with_what_to_do() {
     };
     let kernels: Ipv4Addr = End::Near.addr().parse().unwrap();
     assert!(refusal(&only(kernels)).contains("ip addr del 10.99.0.1/24 dev near0"));
-    let shared = Steering { shared: vec![(kernels, kernels)], ..Steering::default() };
+    let shared = vec![Reach::only(kernels.into())];
+    let shared = Steering { shared, ..Steering::default() };
     assert!(refusal(&shared).contains("use an address that the kernel does not have"));
 }

@@ -6,7 +6,7 @@ mod common;
 use common::station::{FAR, NEAR, number_of, only, ping_pong, write_numbered};
 use common::{End, Lab};
 use shakedown::device::Device;
-use shakedown::device::steering::Steering;
+use shakedown::device::steering::{Reach, Steering};
 use shakedown::device::xdp::{self, Mode, Options, Program, Xdp};
 use shakedown::frame::Pool;
 use std::io;
@@ -171,7 +171,7 @@ fn on_a_shared_address_our_ports_come_to_us_and_the_kernel_keeps_the_rest() {
     let Some(lab) = Lab::new("share") else { return };
     let kernels: Ipv4Addr = End::Near.addr().parse().unwrap();
     let steering = Steering {
-        shared: vec![(kernels, kernels)],
+        shared: vec![Reach::only(kernels.into())],
         ports: vec![(7000, 7009)],
         ..Steering::default()
     };
@@ -258,7 +258,8 @@ fn what_can_not_be_opened_is_refused_with_what_to_do() {
         refusal(&lab, "near0", &steering, Mode::ZeroCopy, &[0]),
         &["bind queue 0", "near0", "--mode auto"],
     );
-    let all = (Ipv4Addr::new(10, 99, 0, 0), Ipv4Addr::new(10, 99, 0, 255));
+    let ends = [0, 255].map(|last| Ipv4Addr::new(10, 99, 0, last).into());
+    let all = Reach { first: ends[0], last: ends[1], vlan: None };
     expect(
         refusal(
             &lab,

@@ -12,7 +12,7 @@ use super::{Failure, pin};
 use crate::app::App;
 use crate::device::Device;
 use crate::device::packet::Packet;
-use crate::device::steering::Steering;
+use crate::device::steering::{Reach, Steering};
 use crate::device::xdp::{self, Deferral, Program, Xdp};
 use crate::engine::{Config, Engine};
 use crate::frame::Pool;
@@ -22,7 +22,7 @@ use crate::time::Span;
 use crate::wire::ethernet::Mac;
 use crate::worker::{self, Place, Worker};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -269,11 +269,12 @@ fn deal(
 
 /// What to take from the kernel, and whether any address is shared with it.
 fn steering(interface: &Interface, stack: &Stack, part: &Part<'_>) -> (Steering, bool) {
-    let kernel_owns = |address: Ipv4Addr| interface.addrs.iter().any(|(its, _)| *its == address);
+    let kernel_owns = |address: IpAddr| interface.addrs.iter().any(|(its, _)| *its == address);
     let (mut ours, mut shared) = (Vec::new(), Vec::new());
     for subnet in &stack.subnets {
-        let alone = subnet.first == subnet.last && kernel_owns(subnet.first);
-        if alone { &mut shared } else { &mut ours }.push((subnet.first, subnet.last));
+        let (first, last, vlan) = (subnet.first.into(), subnet.last.into(), stack.vlan);
+        let alone = first == last && vlan.is_none() && kernel_owns(first);
+        if alone { &mut shared } else { &mut ours }.push(Reach { first, last, vlan });
     }
     let ports = match part {
         Part::Server(services) => {
@@ -285,7 +286,7 @@ fn steering(interface: &Interface, stack: &Stack, part: &Part<'_>) -> (Steering,
         }
     };
     let any_shared = !shared.is_empty();
-    (Steering { ours, shared, ports, vlan: stack.vlan }, any_shared)
+    (Steering { ours, shared, ports }, any_shared)
 }
 
 /// `run.pcap` for the first worker, `run.1.pcap` for the second.
@@ -321,7 +322,7 @@ mod tests {
     #[test]
     fn an_address_of_the_kernel_is_shared_by_port() {
         let mut interface = Interface::find("lo").unwrap();
-        interface.addrs = vec![(Ipv4Addr::new(10, 0, 0, 1), 24)];
+        interface.addrs = vec![(IpAddr::from([10, 0, 0, 1]), 24)];
         let subnet = |text| super::super::value::subnet(text).unwrap();
         let mut stack = super::super::plan::tests::stack();
         stack.subnets = vec![subnet("10.0.0.1/24"), subnet("10.0.0.5-10.0.0.9/24")];
@@ -329,7 +330,8 @@ mod tests {
         let (steering, shared) = steering(&interface, &stack, &Part::Server(&services));
         assert!(shared);
         assert_eq!(steering.shared.len(), 1);
-        assert_eq!(steering.ours, [(Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 9))]);
+        let [first, last] = [5, 9].map(|last| IpAddr::from([10, 0, 0, last]));
+        assert_eq!(steering.ours, [Reach { first, last, vlan: None }]);
         assert_eq!(steering.ports, [(80, 80)]);
     }
 }

@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::crew::Member;
 use super::plan::BenchPlan;
 use super::runner::Orders;
-use crate::device::steering::Steering;
+use crate::device::steering::{Reach, Steering};
 use crate::device::xdp::{self, Deferral, Mode, Program, Xdp};
 use crate::frame::Pool;
 use crate::sys::netns::Namespace;
@@ -126,9 +126,15 @@ impl Stage {
     /// # Errors
     /// What this machine can't do.
     pub fn set(pair: &Pair, plan: &BenchPlan) -> Result<Stage, Failure> {
-        let client = plan.stack.subnets.iter().map(|subnet| (subnet.first, subnet.last)).collect();
-        let server = vec![(plan.server_address(), plan.server_address())];
-        let set = |end: usize, ours: Vec<(Ipv4Addr, Ipv4Addr)>| {
+        let reach = |first: Ipv4Addr, last: Ipv4Addr| Reach {
+            first: first.into(),
+            last: last.into(),
+            vlan: None,
+        };
+        let client =
+            plan.stack.subnets.iter().map(|subnet| reach(subnet.first, subnet.last)).collect();
+        let server = vec![Reach::only(plan.server_address().into())];
+        let set = |end: usize, ours: Vec<Reach>| {
             let steering = Steering { ours, ..Steering::default() };
             let interface = INTERFACES[end];
             pair.inside(end, || {

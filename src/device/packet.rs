@@ -6,7 +6,7 @@
 //! are ours alone, and forwarding must be off (`net.ipv4.ip_forward=0`), or the kernel sends their
 //! packets on. One worker an interface.
 
-use super::steering::{self, ARP_TARGET, IPV4_DESTINATION, Steering};
+use super::steering::{self, Steering, Wanted};
 use super::{Device, Report};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::sys::net::Interface;
@@ -54,7 +54,7 @@ impl Packet {
         steering.check_against(name, &interface.addrs)?;
         let socket = PacketSocket::bind(
             interface.index,
-            &steering::filter(&[IPV4_DESTINATION, ARP_TARGET], &steering.ours),
+            &steering::filter(Wanted::Everything, &steering.ours),
         )?;
         Ok(Packet {
             socket,

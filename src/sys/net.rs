@@ -4,7 +4,7 @@
 use super::{check, failed};
 use std::ffi::{CStr, CString};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
@@ -30,8 +30,8 @@ pub struct Interface {
     pub queues: u32,
     /// Generic receive offload; `None` if it can't be asked.
     pub gro: Option<bool>,
-    /// The kernel's IPv4 addresses on it, with their prefix lengths.
-    pub addrs: Vec<(Ipv4Addr, u8)>,
+    /// The kernel's addresses on it, with their prefix lengths.
+    pub addrs: Vec<(IpAddr, u8)>,
 }
 
 impl Interface {
@@ -95,8 +95,8 @@ fn index(name: &str) -> io::Result<u32> {
     }
 }
 
-/// IPv4 addresses of one interface.
-fn addresses(name: &str) -> io::Result<Vec<(Ipv4Addr, u8)>> {
+/// Addresses of one interface.
+fn addresses(name: &str) -> io::Result<Vec<(IpAddr, u8)>> {
     let mut first = std::ptr::null_mut();
     // SAFETY: on success `first` heads a list that freeifaddrs frees.
     check(unsafe { libc::getifaddrs(&mut first) }, "list the addresses")?;
@@ -109,9 +109,13 @@ fn addresses(name: &str) -> io::Result<Vec<(Ipv4Addr, u8)>> {
         // SAFETY: a C string of the element.
         let is_it = unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes() == name.as_bytes();
         if let (true, Some(addr), Some(mask)) =
-            (is_it, ipv4_of(entry.ifa_addr), ipv4_of(entry.ifa_netmask))
+            (is_it, ip_of(entry.ifa_addr), ip_of(entry.ifa_netmask))
         {
-            addrs.push((addr, u32::from(mask).count_ones() as u8));
+            let prefix_len = match mask {
+                IpAddr::V4(mask) => mask.to_bits().count_ones(),
+                IpAddr::V6(mask) => mask.to_bits().count_ones(),
+            };
+            addrs.push((addr, prefix_len as u8));
         }
     }
     // SAFETY: from getifaddrs, freed once.
@@ -119,16 +123,23 @@ fn addresses(name: &str) -> io::Result<Vec<(Ipv4Addr, u8)>> {
     Ok(addrs)
 }
 
-/// The IPv4 address in a socket address of getifaddrs.
-fn ipv4_of(address: *const libc::sockaddr) -> Option<Ipv4Addr> {
+/// The IP address in a socket address of getifaddrs.
+fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     // SAFETY: null, or a socket address of getifaddrs.
     let family = unsafe { address.as_ref() }?.sa_family;
-    if i32::from(family) != libc::AF_INET {
-        return None;
+    match i32::from(family) {
+        libc::AF_INET => {
+            // SAFETY: AF_INET addresses are sockaddr_in.
+            let address = unsafe { &*address.cast::<libc::sockaddr_in>() };
+            Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: AF_INET6 addresses are sockaddr_in6.
+            let address = unsafe { &*address.cast::<libc::sockaddr_in6>() };
+            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
+        }
+        _ => None,
     }
-    // SAFETY: AF_INET addresses are sockaddr_in.
-    let address = unsafe { &*address.cast::<libc::sockaddr_in>() };
-    Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)))
 }
 
 /// An interface's name and a socket to ask through.
@@ -223,7 +234,7 @@ mod tests {
         let lo = Interface::find("lo").unwrap();
         assert_eq!((lo.mac, lo.queues), ([0; 6], 1));
         assert!(lo.index > 0 && lo.mtu >= 1500);
-        assert!(!lo.up || lo.addrs.contains(&(Ipv4Addr::LOCALHOST, 8)));
+        assert!(!lo.up || lo.addrs.contains(&(Ipv4Addr::LOCALHOST.into(), 8)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 use shakedown::device::Device;
-use shakedown::device::steering::Steering;
+use shakedown::device::steering::{Reach, Steering};
 use shakedown::frame::{Burst, Pool};
 use shakedown::time::Instant;
 use std::net::Ipv4Addr;
@@ -51,7 +51,7 @@ impl<D: Device> Station<D> {
 
 /// Steers one address.
 pub fn only(addr: Ipv4Addr) -> Steering {
-    Steering { ours: vec![(addr, addr)], ..Steering::default() }
+    Steering { ours: vec![Reach::only(addr.into())], ..Steering::default() }
 }
 
 /// An IPv4 frame to `dst` of an experimental protocol, with a number in it. Only the steering

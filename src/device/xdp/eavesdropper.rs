@@ -1,7 +1,7 @@
-//! ARP on an address that we share with the kernel.
+//! ARP and neighbor discovery on an address that we share with the kernel.
 
 use super::{Counts, Program};
-use crate::device::steering::{self, ARP_TARGET};
+use crate::device::steering::{self, Wanted};
 use crate::frame::{Burst, Frame, Pool};
 use crate::sys::packet::PacketSocket;
 use std::io;
@@ -12,9 +12,9 @@ const ARP_TURNS: u32 = 256;
 /// ARP frames taken at such a look; the rest waits for the next.
 const ARP_FRAMES_MAX: usize = 8;
 
-/// On an address that we share, ARP is the kernel's: it gets the replies to our questions. We
-/// listen in through AF_PACKET, which copies and takes nothing away. A request is then answered
-/// twice, with the same MAC address.
+/// On an address that we share, ARP and neighbor discovery are the kernel's: it gets the replies to
+/// our questions. We listen in through AF_PACKET, which copies and takes nothing away. An ARP
+/// request is then answered twice, with the same MAC address.
 pub(super) struct Eavesdropper {
     socket: PacketSocket,
     turns: u32,
@@ -28,7 +28,7 @@ impl Eavesdropper {
         if shared.is_empty() {
             return Ok(None);
         }
-        let filter = steering::filter(&[ARP_TARGET], shared);
+        let filter = steering::filter(Wanted::Resolution, shared);
         let socket = PacketSocket::bind(program.interface.index, &filter)?;
         let free = Vec::with_capacity(ARP_FRAMES_MAX);
         Ok(Some(Eavesdropper { socket, turns: 0, free }))
