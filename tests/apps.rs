@@ -3,6 +3,7 @@
 
 use shakedown::app::client::{Client, Close, Load, Workload};
 use shakedown::app::server::{Server, Service};
+use shakedown::app::stream::ENDLESS;
 use shakedown::device::link::{self, Link};
 use shakedown::engine::{Config, Engine, Listener, Subnet};
 use shakedown::flow::tuples::{Range, Ranges, Target};
@@ -105,6 +106,10 @@ fn rr(bytes: u64, response_bytes: u64, count: u32) -> Workload {
     Workload::Rr { request_bytes: bytes, response_bytes, count }
 }
 
+fn stream(up_bytes: u64, down_bytes: u64) -> Workload {
+    Workload::Stream { up_bytes, down_bytes }
+}
+
 fn http(requests: u32, response_bytes: u64) -> Workload {
     let (host, path) = ("10.0.0.2".into(), "/".into());
     Workload::Http { host, path, requests, response_bytes: Some(response_bytes) }
@@ -125,6 +130,10 @@ fn every_workload_completes_against_its_service_and_leaves_nothing_behind() {
         (Service::Http { response_size: 100 }, http(1, 100), 1),
         (Service::Http { response_size: 0 }, http(4, 0), 4),
         (Service::Http { response_size: 50_000 }, http(3, 50_000), 3),
+        (Service::Stream, stream(20_000, 0), 1),
+        (Service::Stream, stream(0, 20_000), 1),
+        (Service::Stream, stream(30_000, 20_000), 1),
+        (Service::Stream, stream(1, 1), 1),
     ];
     for (service, workload, transactions) in cases {
         for close in [Close::Fin, Close::Rst] {
@@ -215,4 +224,47 @@ fn a_server_that_stops_closes_its_connections_and_takes_no_new_ones() {
         pair.finish();
         assert_eq!(pair.client.engine.app.results().finished, 20, "{service:?}");
     }
+}
+
+/// Goal: streams without an end run until the stop, verified all the way, and then end by FIN with
+/// not a byte more than was under way.
+#[test]
+fn endless_streams_end_at_the_stop_and_every_byte_was_right() {
+    for (up_bytes, down_bytes) in [(ENDLESS, 0), (0, ENDLESS), (ENDLESS, ENDLESS), (1000, ENDLESS)]
+    {
+        let load = Load { rate_per_second: None, connections: 3, count: None, close: Close::Fin };
+        let mut pair = Pair::new(Service::Stream, stream(up_bytes, down_bytes), load);
+        let until = Instant::ZERO + Span::from_millis(50);
+        pair.run(Span::from_secs(1), |pair| pair.now >= until);
+        let sent = |pair: &Pair| {
+            let counters = [&pair.client.engine.counters, &pair.server.engine.counters];
+            counters.map(|counters| counters.tx_payload_bytes)
+        };
+        let before = sent(&pair);
+        pair.client.engine.stop();
+        pair.finish();
+        let results = pair.client.engine.app.results();
+        let case = format!("{up_bytes} {down_bytes} {results:?}");
+        assert_eq!((results.finished, results.transactions), (3, 3), "{case}");
+        assert_eq!(results.verify_errors + results.incomplete + results.length_errors, 0, "{case}");
+        assert_eq!(pair.server.engine.app.served().stream.verify_errors, 0, "{case}");
+        for (before, after) in before.into_iter().zip(sent(&pair)) {
+            assert!(
+                after - before < 4 * 1_000_000,
+                "{before} before the stop, {after} after: {case}"
+            );
+        }
+        let moved = [up_bytes, down_bytes].map(|bytes| bytes == ENDLESS);
+        for (endless, bytes) in moved.into_iter().zip(before) {
+            assert!(!endless || bytes > 1_000_000, "{bytes} bytes: {case}");
+        }
+    }
+}
+
+#[test]
+fn an_upload_to_a_plain_sink_is_complete_when_all_of_it_is_acknowledged() {
+    let mut pair = Pair::new(Service::Discard, stream(100_000, 0), load(Close::Fin));
+    pair.finish();
+    let results = pair.client.engine.app.results();
+    assert_eq!((results.transactions, results.incomplete), (COUNT, 0));
 }

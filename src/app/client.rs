@@ -6,7 +6,7 @@
 
 use super::results::Results;
 use super::schedule::Schedule;
-use super::{App, Conn, Launch, Owes, Refusal, get, rr};
+use super::{App, Conn, Launch, Owes, Refusal, get, rr, transfer};
 use crate::tcp::End;
 use crate::time::{Instant, Span};
 
@@ -30,6 +30,9 @@ pub enum Workload {
     Rr { request_bytes: u64, response_bytes: u64, count: u32 },
     /// Open, and stay until the run stops. What ends before is opened anew.
     Hold,
+    /// So many bytes up and down over each connection, or to the end of the run
+    /// ([`ENDLESS`](super::stream::ENDLESS)). The server is a `stream`.
+    Stream { up_bytes: u64, down_bytes: u64 },
 }
 
 /// How many connections, how fast, and how they are closed.
@@ -64,7 +67,7 @@ pub struct Client {
     active: u32,
     /// Connections launched, and at a rate also those refused.
     offered: u64,
-    salt: u8,
+    salt: u32,
     stopped: bool,
     results: Results,
 }
@@ -119,6 +122,7 @@ enum Plan {
     Http(get::Plan, u32),
     Rr(rr::Plan, u32),
     Hold,
+    Stream(transfer::Plan),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -127,6 +131,7 @@ enum Exchange {
     None,
     Http(get::State),
     Rr(rr::State),
+    Stream(transfer::State),
 }
 
 impl Client {
@@ -148,6 +153,9 @@ impl Client {
                 Plan::Rr(rr::Plan::new(request_bytes, response_bytes), count)
             }
             Workload::Hold => Plan::Hold,
+            Workload::Stream { up_bytes, down_bytes } => {
+                Plan::Stream(transfer::Plan::new(up_bytes, down_bytes))
+            }
         };
         Client {
             workload,
@@ -156,7 +164,7 @@ impl Client {
             not_before: Instant::ZERO,
             active: 0,
             offered: 0,
-            salt: seed as u8,
+            salt: seed as u32,
             stopped: false,
             results: Results::default(),
         }
@@ -195,26 +203,30 @@ impl Client {
     }
 
     fn new_exchange(&mut self) -> Exchange {
+        self.salt = self.salt.wrapping_add(1);
         match self.workload {
             Plan::Handshake | Plan::Hold => Exchange::None,
             Plan::Http(..) => Exchange::Http(get::State::new()),
-            Plan::Rr(..) => {
-                self.salt = self.salt.wrapping_add(1);
-                Exchange::Rr(rr::State::new(self.salt))
-            }
+            Plan::Rr(..) => Exchange::Rr(rr::State::new(self.salt)),
+            Plan::Stream(_) => Exchange::Stream(transfer::State::new(self.salt)),
         }
     }
 
     /// Sends the next request.
     fn request(&mut self, conn: &mut Conn<'_, State>) {
         let index = conn.state.done;
-        let bytes = match (&self.workload, &mut conn.state.exchange) {
-            (Plan::Http(plan, _), Exchange::Http(state)) => plan.begin(state, index),
-            (Plan::Rr(plan, _), Exchange::Rr(state)) => plan.begin(state),
-            (Plan::Handshake | Plan::Hold | Plan::Http(..) | Plan::Rr(..), _) => return,
+        let owes = match (&self.workload, &mut conn.state.exchange) {
+            (Plan::Http(plan, _), Exchange::Http(state)) => Owes::send(plan.begin(state, index)),
+            (Plan::Rr(plan, _), Exchange::Rr(state)) => Owes::send(plan.begin(state)),
+            (Plan::Stream(plan), Exchange::Stream(_)) => match self.load.close {
+                Close::Fin => plan.begin(),
+                // The RST comes when all is there.
+                Close::Rst => Owes { close: false, ..plan.begin() },
+            },
+            _ => return,
         };
         conn.state.requested = conn.now();
-        conn.send(bytes);
+        conn.owe(owes);
     }
 
     fn progress(&mut self, conn: &mut Conn<'_, State>, progress: Progress) {
@@ -225,10 +237,7 @@ impl Client {
                 conn.abort();
             }
             Progress::Complete { good, last } => {
-                if good {
-                    self.results.transactions += 1;
-                    self.results.transaction.record(conn.now().since(conn.state.requested));
-                }
+                self.complete(conn.now(), conn.state.requested, good);
                 conn.state.done += 1;
                 if last
                     || conn.state.stage == Stage::Last
@@ -247,7 +256,33 @@ impl Client {
         match self.workload {
             Plan::Http(_, requests) => requests,
             Plan::Rr(_, count) => count,
+            Plan::Stream(_) => 1,
             Plan::Handshake | Plan::Hold => 0,
+        }
+    }
+
+    /// The peer's FIN may be the end of the connection too, if ours was sent before: then it is
+    /// told as that alone.
+    fn conclude(&mut self, now: Instant, state: &mut State, end: End) {
+        let open = matches!(state.stage, Stage::Running | Stage::Last);
+        let (Plan::Stream(plan), Exchange::Stream(exchange)) = (&self.workload, &state.exchange)
+        else {
+            return;
+        };
+        if end != End::Finished || !open {
+            return;
+        }
+        match plan.peer_closed(exchange) {
+            Progress::Complete { good, last: _ } => self.complete(now, state.requested, good),
+            Progress::Waiting | Progress::Broken => self.results.incomplete += 1,
+        }
+    }
+
+    /// A transaction is over.
+    fn complete(&mut self, now: Instant, requested: Instant, good: bool) {
+        if good {
+            self.results.transactions += 1;
+            self.results.transaction.record(now.since(requested));
         }
     }
 
@@ -269,8 +304,8 @@ impl App for Client {
         conn.state.stage = Stage::Running;
         match self.workload {
             Plan::Handshake => self.close(conn),
-            Plan::Http(..) | Plan::Rr(..) | Plan::Hold if self.stopped => self.close(conn),
-            Plan::Http(..) | Plan::Rr(..) => self.request(conn),
+            _ if self.stopped => self.close(conn),
+            Plan::Http(..) | Plan::Rr(..) | Plan::Stream(_) => self.request(conn),
             Plan::Hold => {}
         }
     }
@@ -287,7 +322,10 @@ impl App for Client {
             (Plan::Rr(plan, _), Exchange::Rr(state)) => {
                 plan.received(state, data, &mut self.results)
             }
-            (Plan::Handshake | Plan::Hold | Plan::Http(..) | Plan::Rr(..), _) => Progress::Waiting,
+            (Plan::Stream(plan), Exchange::Stream(state)) => {
+                plan.received(state, data, &mut self.results)
+            }
+            _ => Progress::Waiting,
         };
         self.progress(conn, progress);
     }
@@ -300,15 +338,16 @@ impl App for Client {
             (Plan::Http(plan, _), Exchange::Http(state)) => {
                 plan.peer_closed(state, &mut self.results)
             }
-            (Plan::Handshake | Plan::Hold | Plan::Http(..) | Plan::Rr(..), _) => Progress::Waiting,
+            (Plan::Stream(plan), Exchange::Stream(state)) => plan.peer_closed(state),
+            _ => Progress::Waiting,
         };
         match self.workload {
-            Plan::Http(..) | Plan::Rr(..) if progress == Progress::Waiting => {
+            Plan::Handshake | Plan::Hold => self.close(conn),
+            Plan::Http(..) | Plan::Rr(..) | Plan::Stream(_) if progress == Progress::Waiting => {
                 self.results.incomplete += 1;
                 self.close(conn);
             }
-            Plan::Http(..) | Plan::Rr(..) => self.progress(conn, progress),
-            Plan::Handshake | Plan::Hold => self.close(conn),
+            Plan::Http(..) | Plan::Rr(..) | Plan::Stream(_) => self.progress(conn, progress),
         }
     }
 
@@ -316,14 +355,19 @@ impl App for Client {
         if conn.state.stage == Stage::Closed {
             return;
         }
-        if let (Plan::Rr(plan, _), Exchange::Rr(state)) = (&self.workload, &conn.state.exchange) {
-            let progress = plan.acknowledged(state, acked);
-            self.progress(conn, progress);
+        match (&self.workload, &mut conn.state.exchange) {
+            (Plan::Rr(plan, _), Exchange::Rr(state)) => {
+                let progress = plan.acknowledged(state, acked);
+                self.progress(conn, progress);
+            }
+            (Plan::Stream(plan), Exchange::Stream(state)) => plan.acknowledged(state, acked),
+            _ => {}
         }
     }
 
-    fn ended(&mut self, _now: Instant, state: &mut State, end: End) {
+    fn ended(&mut self, now: Instant, state: &mut State, end: End) {
         self.active -= 1;
+        self.conclude(now, state, end);
         let by_choice = end == End::Aborted && state.stage == Stage::Closed;
         if end == End::Finished || by_choice {
             self.results.finished += 1;
@@ -338,7 +382,8 @@ impl App for Client {
         match (&self.workload, &state.exchange) {
             (Plan::Http(plan, _), _) => plan.payload(offset, out),
             (Plan::Rr(..), Exchange::Rr(state)) => state.payload(offset, out),
-            (Plan::Rr(..) | Plan::Handshake | Plan::Hold, _) => {
+            (Plan::Stream(plan), Exchange::Stream(state)) => plan.payload(state, offset, out),
+            (Plan::Rr(..) | Plan::Stream(_) | Plan::Handshake | Plan::Hold, _) => {
                 unreachable!("nothing was promised")
             }
         }
@@ -402,6 +447,16 @@ impl App for Client {
     fn drain(&mut self, conn: &mut Conn<'_, State>) {
         match (conn.state.stage, &self.workload) {
             (Stage::Running, Plan::Hold) => self.close(conn),
+            (Stage::Running, Plan::Stream(plan)) => {
+                if let (Exchange::Stream(state), Close::Fin) =
+                    (&mut conn.state.exchange, self.load.close)
+                {
+                    let owes = plan.stop(state);
+                    conn.owe(owes);
+                } else {
+                    self.close(conn);
+                }
+            }
             (Stage::Running, Plan::Http(..) | Plan::Rr(..)) => conn.state.stage = Stage::Last,
             (Stage::Opening | Stage::Last | Stage::Closed, _)
             | (Stage::Running, Plan::Handshake) => {}

@@ -18,11 +18,13 @@ mod get;
 mod halfclose;
 mod head;
 mod http;
-mod pattern;
+pub mod pattern;
 pub mod results;
 mod rr;
 mod schedule;
 pub mod server;
+pub mod stream;
+mod transfer;
 
 use crate::flow::FlowKey;
 use crate::tcp::{End, Keepalive};
@@ -126,6 +128,8 @@ pub struct Conn<'a, S> {
 pub struct Owes {
     /// More payload bytes to send.
     pub bytes: u64,
+    /// Payload that was promised and not yet sent is not sent any more.
+    pub curtail: bool,
     /// FIN after all payload.
     pub close: bool,
     /// RST now; payload not yet sent is forgotten.
@@ -133,9 +137,10 @@ pub struct Owes {
 }
 
 impl Owes {
-    pub const NOTHING: Owes = Owes { bytes: 0, close: false, abort: false };
-    pub const CLOSE: Owes = Owes { bytes: 0, close: true, abort: false };
-    pub const ABORT: Owes = Owes { bytes: 0, close: false, abort: true };
+    pub const NOTHING: Owes = Owes { bytes: 0, curtail: false, close: false, abort: false };
+    pub const CURTAIL: Owes = Owes { curtail: true, ..Owes::NOTHING };
+    pub const CLOSE: Owes = Owes { close: true, ..Owes::NOTHING };
+    pub const ABORT: Owes = Owes { abort: true, ..Owes::NOTHING };
 
     /// So many more payload bytes.
     pub const fn send(bytes: u64) -> Owes {
@@ -147,6 +152,7 @@ impl Owes {
     pub const fn and(self, more: Owes) -> Owes {
         Owes {
             bytes: self.bytes.saturating_add(more.bytes),
+            curtail: self.curtail | more.curtail,
             close: self.close | more.close,
             abort: self.abort | more.abort,
         }
@@ -159,10 +165,16 @@ impl<'a, S> Conn<'a, S> {
         Conn { state, now, key, listener, owes: Owes::default() }
     }
 
-    /// Promises `bytes` more payload bytes, which `App::payload` will supply. Ignored once the
-    /// connection was closed.
+    /// Promises `bytes` more payload bytes, which `App::payload` will supply; `u64::MAX` are as
+    /// many as there can be. Ignored once the connection was closed.
     pub fn send(&mut self, bytes: u64) {
         self.owes.bytes = self.owes.bytes.saturating_add(bytes);
+    }
+
+    /// Takes back what was promised and not yet sent: the stream ends where it is. With
+    /// [`Conn::close`], FIN follows the last byte that was sent.
+    pub fn curtail(&mut self) {
+        self.owes.curtail = true;
     }
 
     /// No more payload: FIN follows the last promised byte (RFC 9293 s3.10.4). Data may still

@@ -1,6 +1,6 @@
 //! What a client and a server find out, as values: added up over workers, printed by control.
 
-use super::{Refusal, http};
+use super::{Refusal, http, stream};
 use crate::stats::histogram::Histogram;
 use crate::tcp::End;
 use crate::time::Span;
@@ -129,6 +129,8 @@ pub struct Served {
     pub established: u64,
     /// HTTP requests.
     pub http: http::Served,
+    /// Bulk transfers.
+    pub stream: stream::Served,
     /// Connections aborted because all echo buffers were taken.
     pub echo_refused: u64,
     /// Connections by how they ended, attempts that were not established included.
@@ -138,11 +140,15 @@ pub struct Served {
 impl Served {
     /// Adds another worker's.
     pub fn merge(&mut self, other: &Served) {
-        let Served { established, http: http::Served { requests, rejected }, echo_refused, ended } =
-            other;
+        let Served { established, http, stream, echo_refused, ended } = other;
         self.established += established;
+        let http::Served { requests, rejected } = http;
         self.http.requests += requests;
         self.http.rejected += rejected;
+        let stream::Served { orders, rejected, verify_errors } = stream;
+        self.stream.orders += orders;
+        self.stream.rejected += rejected;
+        self.stream.verify_errors += verify_errors;
         self.echo_refused += echo_refused;
         self.ended.merge(ended);
     }

@@ -15,7 +15,7 @@ pub struct Plan {
 /// A connection's.
 #[derive(Clone, Copy, Debug)]
 pub struct State {
-    salt: u8,
+    salt: u32,
     /// Bytes of the current response still to come.
     left: u64,
     /// Bytes of all responses so far.
@@ -64,7 +64,7 @@ impl Plan {
 
 impl State {
     /// `salt` tells this connection's bytes from others'.
-    pub fn new(salt: u8) -> State {
+    pub fn new(salt: u32) -> State {
         State { salt, left: 0, received: 0, sent: 0 }
     }
 

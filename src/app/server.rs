@@ -2,7 +2,7 @@
 //! its connection.
 
 use super::results::Served;
-use super::{App, Conn, Owes, accept, chargen, discard, echo, halfclose, http};
+use super::{App, Conn, Owes, accept, chargen, discard, echo, halfclose, http, stream};
 use crate::tcp::End;
 use crate::time::Instant;
 
@@ -21,6 +21,8 @@ pub enum Service {
     Chargen,
     /// Reads to the peer's FIN, then says `BYE` and closes.
     HalfClose,
+    /// Receives and sends as many bytes as the client orders, and verifies them.
+    Stream,
 }
 
 /// A server's listeners and what they share.
@@ -50,6 +52,7 @@ pub enum State {
     Discard,
     Chargen(chargen::State),
     HalfClose,
+    Stream(stream::State),
 }
 
 const _: () = assert!(size_of::<State>() <= 48);
@@ -64,7 +67,8 @@ impl Server {
             | Service::Echo
             | Service::Discard
             | Service::Chargen
-            | Service::HalfClose => http::Site::new(0),
+            | Service::HalfClose
+            | Service::Stream => http::Site::new(0),
         };
         let echoes = services.contains(&Service::Echo);
         Server {
@@ -117,6 +121,7 @@ impl Server {
             State::Echo(state) => state.peer_closed(),
             State::Chargen(state) => state.peer_closed(),
             State::HalfClose => halfclose::drain(),
+            State::Stream(state) => state.stop(),
         }
     }
 }
@@ -138,6 +143,7 @@ impl App for Server {
                 (State::Chargen(state), owes)
             }
             Service::HalfClose => (State::HalfClose, Owes::NOTHING),
+            Service::Stream => (State::Stream(stream::State::default()), Owes::NOTHING),
         };
         *conn.state = state;
         conn.owe(owes);
@@ -153,6 +159,7 @@ impl App for Server {
                 self.sites[usize::from(*site)].received(state, data, &mut self.served.http)
             }
             State::Echo(state) => state.received(&mut self.rings, data),
+            State::Stream(state) => state.received(data, &mut self.served.stream),
             State::New
             | State::Accept
             | State::EchoRefused
@@ -170,6 +177,7 @@ impl App for Server {
             State::Chargen(state) => state.peer_closed(),
             State::Discard => discard::peer_closed(),
             State::HalfClose => halfclose::peer_closed(),
+            State::Stream(state) => state.peer_closed(),
             State::New | State::Accept | State::EchoRefused => Owes::CLOSE,
         };
         conn.owe(owes);
@@ -187,7 +195,8 @@ impl App for Server {
             | State::Accept
             | State::EchoRefused
             | State::Discard
-            | State::HalfClose => Owes::NOTHING,
+            | State::HalfClose
+            | State::Stream(_) => Owes::NOTHING,
         };
         conn.owe(owes);
     }
@@ -202,7 +211,8 @@ impl App for Server {
             | State::EchoRefused
             | State::Discard
             | State::Chargen(_)
-            | State::HalfClose => {}
+            | State::HalfClose
+            | State::Stream(_) => {}
         }
     }
 
@@ -212,6 +222,7 @@ impl App for Server {
             State::Echo(state) => state.payload(&self.rings, offset, out),
             State::Chargen(_) => chargen::payload(offset, out),
             State::HalfClose => halfclose::payload(offset, out),
+            State::Stream(state) => state.payload(offset, out),
             State::New | State::Accept | State::EchoRefused | State::Discard => {
                 unreachable!("nothing was promised")
             }
@@ -227,7 +238,8 @@ impl App for Server {
             | State::EchoRefused
             | State::Discard
             | State::Chargen(_)
-            | State::HalfClose => u32::MAX,
+            | State::HalfClose
+            | State::Stream(_) => u32::MAX,
         }
     }
 
@@ -252,13 +264,14 @@ mod tests {
     use crate::flow::FlowKey;
     use std::net::Ipv4Addr;
 
-    const ALL: [Service; 6] = [
+    const ALL: [Service; 7] = [
         Service::Http { response_size: 3 },
         Service::Accept,
         Service::Echo,
         Service::Discard,
         Service::Chargen,
         Service::HalfClose,
+        Service::Stream,
     ];
 
     /// One connection to listener `listener` of a server, driven by hand.
@@ -315,6 +328,7 @@ mod tests {
             (3, Owes::NOTHING, Owes::NOTHING, Owes::CLOSE),
             (4, say(1 << 20), Owes::NOTHING, Owes::CLOSE),
             (5, Owes::NOTHING, Owes::NOTHING, say(4).and(Owes::CLOSE)),
+            (6, Owes::NOTHING, Owes::ABORT, Owes::CURTAIL.and(Owes::CLOSE)),
         ];
         for (listener, established, received, peer_closed) in table {
             let mut peer = Peer::new(listener);

@@ -311,8 +311,11 @@ impl<A: App> Engine<A> {
         let state = &mut self.table.states[slot as usize];
         let mut conn = Conn::new(state, now, tcb.key, tcb.listener);
         event(&mut self.app, &mut conn);
-        let Owes { bytes, close, abort } = conn.owes();
+        let Owes { bytes, curtail, close, abort } = conn.owes();
         tcb.promise(bytes);
+        if curtail {
+            tcb.curtail();
+        }
         if close {
             tcb.close();
         }

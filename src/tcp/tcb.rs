@@ -241,6 +241,24 @@ impl Tcb {
         }
     }
 
+    /// Takes back what was promised and never sent. A FIN that waits for it goes at once.
+    pub fn curtail(&mut self) {
+        let sent = match self.state {
+            // What is under way is the SYN.
+            State::Closed | State::Listen | State::SynSent | State::SynReceived => 0,
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => self.snd_max.since(self.snd_una),
+        };
+        if !self.has(flag::FIN_SENT) {
+            self.promised = self.una_offset + u64::from(sent);
+        }
+    }
+
     /// CLOSE (RFC 9293 s3.10.4). In SYN-SENT the block is gone at once; the state says so.
     pub fn close(&mut self) {
         match self.state {
