@@ -15,6 +15,9 @@ pub const BURST_FRAMES_MAX: usize = 64;
 /// headroom.
 pub const CHUNK_BYTES: u32 = 2048;
 
+/// Bytes of a chunk beside the IP datagram: the kernel's XDP headroom, and Ethernet with a tag.
+const BESIDE_DATAGRAM_BYTES: u32 = 256 + 18;
+
 /// Where free frames rest. Fixed in size from the start.
 pub struct Pool {
     umem: Arc<Umem>,
@@ -33,7 +36,29 @@ impl Pool {
     /// # Errors
     /// Not enough memory.
     pub fn new(frames: u32) -> io::Result<Pool> {
-        let (umem, free) = Umem::new(frames, CHUNK_BYTES)?;
+        Pool::for_mtu(frames, 0)
+    }
+
+    /// A pool whose frames hold IP datagrams of `mtu` bytes, or of 1500 if that is more.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    ///
+    /// # Panics
+    /// If no chunk holds such a datagram: above 32,494 bytes.
+    pub fn for_mtu(frames: u32, mtu: u16) -> io::Result<Pool> {
+        Pool::of_chunks(frames, chunk_bytes(mtu))
+    }
+
+    /// A pool of chunks of a given size.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    ///
+    /// # Panics
+    /// On a size that [`Umem::new`] does not make.
+    pub fn of_chunks(frames: u32, chunk_bytes: u32) -> io::Result<Pool> {
+        let (umem, free) = Umem::new(frames, chunk_bytes)?;
         Ok(Pool { umem, free })
     }
 
@@ -43,7 +68,18 @@ impl Pool {
     /// # Errors
     /// Not enough memory.
     pub fn pair(frames: u32) -> io::Result<(Pool, Pool)> {
-        let (umem, mut free) = Umem::new(frames * 2, CHUNK_BYTES)?;
+        Pool::pair_for_mtu(frames, 0)
+    }
+
+    /// [`Pool::pair`] for datagrams of `mtu` bytes, as [`Pool::for_mtu`].
+    ///
+    /// # Errors
+    /// Not enough memory.
+    ///
+    /// # Panics
+    /// As [`Pool::for_mtu`].
+    pub fn pair_for_mtu(frames: u32, mtu: u16) -> io::Result<(Pool, Pool)> {
+        let (umem, mut free) = Umem::new(frames * 2, chunk_bytes(mtu))?;
         let mut other = Vec::with_capacity(frames as usize * 2);
         other.extend(free.drain(frames as usize..));
         Ok((Pool { umem: umem.clone(), free }, Pool { umem, free: other }))
@@ -77,6 +113,11 @@ impl Pool {
     pub fn umem(&self) -> &Arc<Umem> {
         &self.umem
     }
+}
+
+/// The smallest chunk that holds datagrams of `mtu` bytes.
+fn chunk_bytes(mtu: u16) -> u32 {
+    CHUNK_BYTES.max((u32::from(mtu) + BESIDE_DATAGRAM_BYTES).next_power_of_two())
 }
 
 impl Drop for Pool {
@@ -139,6 +180,15 @@ mod tests {
         pool.put(second);
         pool.put(first);
         assert_eq!(pool.take().unwrap().bytes(), b"abc");
+    }
+
+    #[test]
+    fn a_chunk_grows_with_the_mtu_and_never_below_that_of_ethernet() {
+        let chunk = |mtu| Pool::for_mtu(1, mtu).unwrap().umem().chunk_bytes();
+        assert_eq!(
+            [0, 1500, 1774, 1775, 9000, 9216].map(chunk),
+            [2048, 2048, 2048, 4096, 16_384, 16_384]
+        );
     }
 
     #[test]

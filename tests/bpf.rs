@@ -9,7 +9,7 @@ use shakedown::device::xdp::{self, OBJECT};
 use shakedown::frame::Pool;
 use shakedown::sys::bpf::{Program, XDP_PASS, XDP_REDIRECT};
 use shakedown::sys::net::Interface;
-use shakedown::sys::socket::Socket;
+use shakedown::sys::socket::{Socket, Way};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
@@ -45,7 +45,7 @@ impl Rig {
         let umem = pool.umem().clone();
         let socket = lab.inside(End::Near, || {
             let interface = Interface::find(End::Near.interface()).unwrap();
-            Socket::bind(&umem, interface.index, 0, false, 64).unwrap()
+            Socket::bind(&umem, interface.index, 0, Way::default(), 64).unwrap()
         });
         let program = xdp::load(steering).unwrap();
         program.give_socket(0, &socket).unwrap();

@@ -101,7 +101,8 @@ impl Bench {
         Wrapped::new(device, pool, wrappers, &self.clock).map_err(|error| error.to_string())
     }
 
-    fn mtu(&self) -> u16 {
+    /// Largest IP datagram in bytes.
+    pub fn mtu(&self) -> u16 {
         self.plan.stack.mtu.unwrap_or(MTU_DEFAULT)
     }
 }

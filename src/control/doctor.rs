@@ -199,7 +199,7 @@ fn one_interface(name: &str) -> Vec<Finding> {
     });
     if *mtu > 1500 {
         findings.push(Finding::Note(format!(
-            "{name}: MTU {mtu}; we send at most 1500, and longer frames from a peer are dropped"
+            "{name}: MTU {mtu}; we use 1500 of it unless --mtu asks for more, and longer frames from a peer are dropped"
         )));
     }
     if driver == "veth" && *gro == Some(false) {

@@ -245,8 +245,8 @@ fn bench_memory(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failur
 }
 
 fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure> {
-    let pair = Pair::make(cores.len())?;
     let bench = run.bench(plan, cores.len());
+    let pair = Pair::make(cores.len(), bench.mtu())?;
     let stage = Stage::set(&pair, plan)?;
     let members = stage.members(&pair, &bench, cores)?;
     say(&plan.output, &format!("client and server over AF_XDP on a veth pair, cores {cores:?}"));

@@ -23,7 +23,7 @@ const SERVER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 pub(super) fn one_thread(bench: Bench, core: u32) -> Vec<Member> {
     // The link's ends can't move between threads, so the thread makes them.
     let job = move |clock: &Clock| {
-        let (client_pool, server_pool) = pools()?;
+        let (client_pool, server_pool) = pools(bench.mtu())?;
         let (client, server) = link::pair(client_pool.umem(), RING_FRAMES);
         let server_orders = Arc::new(Orders::default());
         let server = Port { device: server, pool: server_pool, mac: SERVER_MAC };
@@ -37,7 +37,7 @@ pub(super) fn one_thread(bench: Bench, core: u32) -> Vec<Member> {
 
 /// A core for each end.
 pub(super) fn two_threads(bench: &Bench, cores: [u32; 2]) -> Result<Vec<Member>, String> {
-    let (client_pool, server_pool) = pools()?;
+    let (client_pool, server_pool) = pools(bench.mtu())?;
     let (client, server) = link::threads(client_pool.umem(), RING_BURSTS);
     let server_orders = Arc::new(Orders::default());
     let server = Port { device: server, pool: server_pool, mac: SERVER_MAC };
@@ -68,6 +68,6 @@ pub(super) fn two_threads(bench: &Bench, cores: [u32; 2]) -> Result<Vec<Member>,
     ])
 }
 
-fn pools() -> Result<(Pool, Pool), String> {
-    Pool::pair(POOL_FRAMES).map_err(|error| error.to_string())
+fn pools(mtu: u16) -> Result<(Pool, Pool), String> {
+    Pool::pair_for_mtu(POOL_FRAMES, mtu).map_err(|error| error.to_string())
 }

@@ -26,8 +26,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The largest datagram our frames hold.
-const MTU_MAX: u16 = 1500;
+/// The largest datagram we send and take unless asked for more: what every link carries.
+const MTU_DEFAULT: u16 = 1500;
 
 /// All but the privileged ports, on an address that is ours alone.
 const SPORT_OURS: Ports = Ports { first: 1024, last: 65_535 };
@@ -75,10 +75,7 @@ impl Nic {
     pub fn open(site: &Site, stack: &Stack, part: &Part<'_>) -> Result<Nic, Failure> {
         let environment = |error: io::Error| Failure::Environment(error.to_string());
         let interface = Interface::find(&site.interface).map_err(environment)?;
-        let mtu = interface.mtu.min(u32::from(MTU_MAX)) as u16;
-        if stack.mtu.is_some_and(|asked| asked > mtu) {
-            return Err(Failure::Usage(format!("--mtu: {} carries at most {mtu}", site.interface)));
-        }
+        let mtu = mtu(&interface, stack)?;
         let queues = site.queues.clone().unwrap_or_else(|| (0..interface.queues).collect());
         let crews = deal(&queues, stack.cpus.as_deref(), part)?;
         let (steering, shared) = steering(&interface, stack, part);
@@ -86,6 +83,12 @@ impl Nic {
             return Err(Failure::Usage(
                 "--mode packet has one worker: --cpus with one core".into(),
             ));
+        }
+        if mtu > MTU_DEFAULT && crews.len() > 1 {
+            // Frames that stray between workers travel by value, and are short.
+            return Err(Failure::Usage(format!(
+                "--mtu {mtu}: jumbo frames have one worker: --cpus with one core"
+            )));
         }
         let door = door(site, steering).map_err(environment)?;
         let deferral = match site.busy_poll {
@@ -97,7 +100,7 @@ impl Nic {
             door,
             crews,
             _deferral: deferral,
-            mtu: stack.mtu.unwrap_or(mtu),
+            mtu,
             mac: Mac(interface.mac),
             shared,
         })
@@ -132,12 +135,12 @@ impl Nic {
             let job = match &self.door {
                 Door::Xdp(program, options) => {
                     let frames = xdp::frames_for(queues.len(), options.ring_frames);
-                    let mut pool = Pool::new(frames).map_err(environment)?;
+                    let mut pool = Pool::for_mtu(frames, self.mtu).map_err(environment)?;
                     let device = Xdp::open(program, queues, options, &mut pool);
                     self.job(crew, build, seat, device.map_err(environment)?, pool)?
                 }
                 Door::Packet(steering) => {
-                    let pool = Pool::new(PACKET_POOL_FRAMES).map_err(environment)?;
+                    let pool = Pool::for_mtu(PACKET_POOL_FRAMES, self.mtu).map_err(environment)?;
                     let device = Packet::open(&self.name, steering).map_err(environment)?;
                     self.job(crew, build, seat, device, pool)?
                 }
@@ -217,6 +220,19 @@ pub(super) struct Build<'a, A> {
     pub app: &'a dyn Fn(Share, &mut Config) -> A,
     pub done: fn(&A) -> bool,
     pub found: fn((Finding, A)) -> Found,
+}
+
+/// The largest datagram of the run, in bytes.
+fn mtu(interface: &Interface, stack: &Stack) -> Result<u16, Failure> {
+    match stack.mtu {
+        None => Ok(interface.mtu.min(u32::from(MTU_DEFAULT)) as u16),
+        Some(asked) if u32::from(asked) <= interface.mtu => Ok(asked),
+        Some(asked) => Err(Failure::Usage(format!(
+            "--mtu {asked}: {name} carries at most {most}: `ip link set {name} mtu {asked}`",
+            name = interface.name,
+            most = interface.mtu,
+        ))),
+    }
 }
 
 /// Attaches our program, or leaves the interface as it is for AF_PACKET.

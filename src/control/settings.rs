@@ -29,8 +29,9 @@ pub struct Network {
     /// 802.1Q tag of our traffic
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
-    /// Largest IP datagram in bytes [default: the interface's, at most 1500]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=1500))]
+    /// Largest IP datagram in bytes; above 1500 are jumbo frames, in several buffers each where the
+    /// device has that [default: the interface's, at most 1500]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=9216))]
     pub mtu: Option<u16>,
     /// Queues to take, such as 0-3 [default: all]
     #[arg(long, value_name = "LIST")]
@@ -111,7 +112,7 @@ pub struct Tcp {
     pub tcp_fin_wait2: Option<Span>,
     /// Largest segment payload we offer to take [default: MTU less 40]
     #[arg(long, alias = "mss", value_name = "BYTES",
-        value_parser = clap::value_parser!(u16).range(64..=1460))]
+        value_parser = clap::value_parser!(u16).range(64..=9176))]
     pub tcp_mss: Option<u16>,
     /// Offer timestamps (RFC 7323) [default: true]
     #[arg(long, value_name = "BOOL")]

@@ -53,11 +53,11 @@ impl Drop for Named {
 }
 
 impl Pair {
-    /// Makes the pair, with `queues` queues a side, up and addressed.
+    /// Makes the pair, with `queues` queues a side, for datagrams of `mtu` bytes, up and addressed.
     ///
     /// # Errors
     /// What could not be made, and why: mostly not being root.
-    pub fn make(queues: usize) -> Result<Pair, Failure> {
+    pub fn make(queues: usize, mtu: u16) -> Result<Pair, Failure> {
         let process = std::process::id();
         let named = Named(["a", "b"].map(|end| format!("sd-bench-{process}-{end}")));
         let [a, b] = [&named.0[0], &named.0[1]];
@@ -75,7 +75,7 @@ impl Pair {
         for ((name, interface), address) in named.0.iter().zip(INTERFACES).zip(KERNEL_ADDRESSES) {
             run("ip", &format!("-n {name} addr add {address}/24 dev {interface}"))?;
             run("ip", &format!("-n {name} link set lo up"))?;
-            run("ip", &format!("-n {name} link set {interface} up"))?;
+            run("ip", &format!("-n {name} link set {interface} mtu {mtu} up"))?;
             // The pair's inner ring holds 256 frames and drops in silence; a queue in front of it
             // waits instead.
             run("tc", &format!("-n {name} qdisc replace dev {interface} root pfifo"))?;
@@ -160,9 +160,9 @@ impl Stage {
         for (index, &core) in cores.iter().enumerate() {
             let share = Share { index: index as u16, count: cores.len() as u16 };
             let server_orders = Arc::new(Orders::default());
-            let server = self.port(pair, 1, index as u32)?;
+            let server = self.port(pair, 1, index as u32, bench.mtu())?;
             let server = bench.server(server, share, &server_orders).map_err(Failure::Run)?;
-            let client = self.port(pair, 0, index as u32)?;
+            let client = self.port(pair, 0, index as u32, bench.mtu())?;
             let client = bench.client(client, share).map_err(Failure::Run)?;
             let job = move |clock: &Clock| Ok(alternate(client, server, &server_orders, clock));
             members.push(Member { core, job: Box::new(job) });
@@ -171,11 +171,11 @@ impl Stage {
     }
 
     /// One queue of one end.
-    fn port(&self, pair: &Pair, end: usize, queue: u32) -> Result<Port<Xdp>, Failure> {
+    fn port(&self, pair: &Pair, end: usize, queue: u32, mtu: u16) -> Result<Port<Xdp>, Failure> {
         let options = xdp::Options { busy_poll: true, ..xdp::Options::default() };
         let program = &self.ends[end].program;
         let open = || {
-            let mut pool = Pool::new(xdp::frames_for(1, options.ring_frames))?;
+            let mut pool = Pool::for_mtu(xdp::frames_for(1, options.ring_frames), mtu)?;
             let device = Xdp::open(program, &[queue], &options, &mut pool)?;
             Ok(Port { device, pool, mac: Mac(program.interface().mac) })
         };

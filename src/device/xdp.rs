@@ -11,6 +11,7 @@
 //! finds it empty is lost; the kernel is kicked only if it asks for it and frames wait.
 
 mod eavesdropper;
+mod fragments;
 mod queue;
 
 use self::eavesdropper::Eavesdropper;
@@ -155,10 +156,12 @@ struct Counts {
 impl Xdp {
     /// Opens a socket on each of `queues` and fills it with frames of `pool`, which must be the
     /// pool that `rx` and `tx` are called with later; [`frames_for`] says how large it should be.
+    /// If its chunks are larger than AF_XDP takes (jumbo frames), packets come and go in fragments,
+    /// and are copied.
     ///
     /// # Errors
     /// What was attempted and what to do: no such queue, the queue is busy, memlock, no zero-copy
-    /// here, not permitted.
+    /// here, no fragments here, not permitted.
     ///
     /// # Panics
     /// If `queues` is empty, or `ring_frames` is not a power of two.
@@ -253,6 +256,7 @@ impl Device for Xdp {
             ("rx_fill_ring_empty_descs", sum(|it| it.rx_fill_ring_empty_descs)),
             ("tx_ring_empty_descs", sum(|it| it.tx_ring_empty_descs)),
             ("spoiled_descs_total", sum(|it| it.spoiled_descs)),
+            ("rx_too_long_total", self.queues.iter().map(Queue::too_long).sum()),
         ]);
         Report { driver: self.program.interface.driver.clone(), mode: self.mode(), counters }
     }

@@ -41,6 +41,15 @@ pub struct Socket {
     spoiled: u64,
 }
 
+/// How a socket is bound to its queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The NIC writes into our memory, or binding fails.
+    pub zero_copy: bool,
+    /// A packet that is longer than a chunk comes and goes in several (XDP_USE_SG, Linux 6.6).
+    pub fragments: bool,
+}
+
 /// What the kernel counted for one socket (XDP_STATISTICS), and the descriptors that it gave back
 /// wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,11 +74,12 @@ pub struct Statistics {
 
 impl Socket {
     /// Registers the memory, makes the four rings of `ring_frames` entries each and binds to a
-    /// queue: in zero-copy mode or not at all if `zero_copy`, else in copy mode. Retries for half a
-    /// second while the queue is busy.
+    /// queue: in zero-copy mode or not at all if `way` says so, else in copy mode. With fragments a
+    /// packet may take several frames. Retries for half a second while the queue is busy.
     ///
     /// # Errors
-    /// With what was attempted and what to do. `Unsupported`: no AF_XDP, or no zero-copy here.
+    /// With what was attempted and what to do. `Unsupported`: no AF_XDP, or no zero-copy or no
+    /// fragments here.
     /// `ResourceBusy`: another socket has the queue. `InvalidInput`: no such queue. `NetworkDown`,
     /// `PermissionDenied`, and others as they come.
     ///
@@ -79,26 +89,26 @@ impl Socket {
         umem: &Arc<Umem>,
         ifindex: u32,
         queue: u32,
-        zero_copy: bool,
+        way: Way,
         ring_frames: u32,
     ) -> io::Result<Socket> {
         assert!(ring_frames.is_power_of_two());
         for _ in 0..BUSY_RETRIES {
-            match Socket::try_bind(umem, ifindex, queue, zero_copy, ring_frames) {
+            match Socket::try_bind(umem, ifindex, queue, way, ring_frames) {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                     std::thread::sleep(BUSY_RETRY_PAUSE);
                 }
                 result => return result,
             }
         }
-        Socket::try_bind(umem, ifindex, queue, zero_copy, ring_frames)
+        Socket::try_bind(umem, ifindex, queue, way, ring_frames)
     }
 
     fn try_bind(
         umem: &Arc<Umem>,
         ifindex: u32,
         queue: u32,
-        zero_copy: bool,
+        way: Way,
         ring_frames: u32,
     ) -> io::Result<Socket> {
         let fd = open()?;
@@ -124,8 +134,9 @@ impl Socket {
         // Since Linux 6.17; before, one kick sends 32 packets at most.
         let _ = set_option(fd.as_raw_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET_FRAMES);
 
-        let mode = if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
-        attach_to_queue(&fd, ifindex, queue, mode | libc::XDP_USE_NEED_WAKEUP)?;
+        let mode = if way.zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
+        let fragments = if way.fragments { libc::XDP_USE_SG } else { 0 };
+        attach_to_queue(&fd, ifindex, queue, mode | fragments | libc::XDP_USE_NEED_WAKEUP)?;
         // SAFETY: a struct of one integer.
         let options: libc::xdp_options =
             unsafe { option(fd.as_raw_fd(), libc::SOL_XDP, libc::XDP_OPTIONS) }
@@ -160,12 +171,13 @@ impl Socket {
         self.fill.submit();
     }
 
-    /// Takes at most `max` received frames, in order of arrival.
-    pub fn receive(&mut self, max: u32, mut give: impl FnMut(Frame)) {
+    /// Takes at most `max` received frames, in order of arrival. With each comes whether the packet
+    /// goes on in the next; never so unless the socket was bound for fragments.
+    pub fn receive(&mut self, max: u32, mut give: impl FnMut(Frame, bool)) {
         for _ in 0..self.rx.ready(max).min(max) {
             let desc = self.rx.pop();
             match self.lent.reclaim(desc.addr, desc.len) {
-                Some(frame) => give(frame),
+                Some(frame) => give(frame, desc.options & libc::XDP_PKT_CONTD != 0),
                 None => self.spoiled += 1,
             }
         }
@@ -178,14 +190,16 @@ impl Socket {
         self.tx.room(wanted)
     }
 
-    /// Queues frames for sending; [`Socket::kick`] makes the kernel look.
+    /// Queues frames for sending, each with whether its packet goes on in the next;
+    /// [`Socket::kick`] makes the kernel look.
     ///
     /// # Panics
     /// If there are more than [`Socket::send_room`], or a frame is of other memory.
-    pub fn send(&mut self, frames: impl Iterator<Item = Frame>) {
-        for frame in frames {
+    pub fn send(&mut self, frames: impl Iterator<Item = (Frame, bool)>) {
+        for (frame, goes_on) in frames {
             let (addr, len) = self.lent.lend(frame);
-            self.tx.push(xdp_desc { addr, len, options: 0 });
+            let options = if goes_on { libc::XDP_PKT_CONTD } else { 0 };
+            self.tx.push(xdp_desc { addr, len, options });
         }
         self.tx.submit();
     }

@@ -57,16 +57,16 @@ unsafe impl Send for Umem {}
 unsafe impl Sync for Umem {}
 
 impl Umem {
-    /// Maps `chunks` chunks of `chunk_bytes` (2048 or 4096, what AF_XDP takes) and mints their
-    /// frames. The pages are touched here, so that no page fault falls into a measured run.
+    /// Maps `chunks` chunks of `chunk_bytes` (a power of two from 2048 to 32,768; AF_XDP takes 2048
+    /// and 4096) and mints their frames. The pages are touched here, so that no page fault falls into a measured run.
     ///
     /// # Errors
     /// The mapping failed: not enough memory.
     ///
     /// # Panics
-    /// On a chunk size that is neither 2048 nor 4096, or no chunks.
+    /// On another chunk size, or no chunks.
     pub fn new(chunks: u32, chunk_bytes: u32) -> io::Result<(Arc<Umem>, Vec<Frame>)> {
-        assert!(chunk_bytes == 2048 || chunk_bytes == 4096);
+        assert!(chunk_bytes.is_power_of_two() && (2048..=32_768).contains(&chunk_bytes));
         assert!(chunks > 0);
         let bytes = chunks as usize * chunk_bytes as usize;
         // SAFETY: a fresh anonymous private mapping; nothing else is at that address.

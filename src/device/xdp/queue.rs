@@ -1,11 +1,12 @@
 //! One queue of an interface: its AF_XDP socket, and who runs its receive loop.
 
-use super::{Counts, Mode, Options, Program, RESERVE_FRAMES};
+use super::fragments::{CHUNK_BYTES_MAX, Fragments};
+use super::{Counts, Mode, Options, Program, RESERVE_FRAMES, frames_for};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::sys::bpf::Hook;
 use crate::sys::napi::{self, Helper};
 use crate::sys::net::Interface;
-use crate::sys::socket::{Socket, Statistics};
+use crate::sys::socket::{Socket, Statistics, Way};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -20,6 +21,8 @@ pub(super) struct Queue {
     id: u32,
     socket: Socket,
     poller: Poller,
+    /// Where packets may be longer than a chunk that the socket takes.
+    fragments: Option<Fragments>,
 }
 
 /// Who runs the queue's receive loop.
@@ -52,8 +55,14 @@ impl Queue {
             ));
         }
         let &Options { ring_frames, busy_poll } = options;
+        let fragments = match pool.umem().chunk_bytes() > CHUNK_BYTES_MAX {
+            true => Some(Fragments::new(frames_for(1, ring_frames))?),
+            false => None,
+        };
+        let umem = fragments.as_ref().map_or(pool, |fragments| &fragments.pool).umem();
         let bind = |zero_copy| {
-            Socket::bind(pool.umem(), interface.index, id, zero_copy, ring_frames)
+            let way = Way { zero_copy, fragments: fragments.is_some() };
+            Socket::bind(umem, interface.index, id, way, ring_frames)
                 .map_err(|error| explain_queue(interface, id, error))
         };
         let socket = match (program.mode, program.hook) {
@@ -74,7 +83,7 @@ impl Queue {
             Poller::Socket
         };
         program.program.give_socket(id, &socket)?;
-        Ok(Queue { id, socket, poller })
+        Ok(Queue { id, socket, poller, fragments })
     }
 
     /// Fills the fill ring for the first time.
@@ -89,23 +98,21 @@ impl Queue {
     pub fn rx(&mut self, pool: &mut Pool, rx: &mut Burst, counts: &mut Counts) {
         self.fill(pool);
         let before = rx.len();
-        self.receive(rx);
+        self.receive(pool, rx);
         if rx.len() == before && rx.room() > 0 {
             self.poll(counts);
-            self.receive(rx);
+            self.receive(pool, rx);
         }
     }
 
     /// Takes back what was sent, sends from `tx` what fits, and kicks the kernel if it asks for it.
     pub fn tx(&mut self, mac: &[u8; 6], pool: &mut Pool, tx: &mut Burst, counts: &mut Counts) {
-        self.socket.complete(COMPLETIONS_MAX, |frame| pool.put(frame));
+        let own = lender(&mut self.fragments, pool);
+        self.socket.complete(COMPLETIONS_MAX, |frame| own.put(frame));
         if let Poller::Helper { hello_due: true, .. } = self.poller {
             self.greet(mac, pool);
         }
-        let count = tx.len().min(self.socket.send_room(tx.len() as u32) as usize);
-        if count > 0 {
-            self.socket.send(tx.drain(count));
-        }
+        self.send(pool, tx);
         if self.socket.needs_kick() {
             counts.tx_kicks += 1;
             counts.tx_kicks_again += u64::from(!self.socket.kick());
@@ -125,7 +132,15 @@ impl Queue {
     }
 
     pub fn lent(&self) -> usize {
-        self.socket.lent() as usize
+        match &self.fragments {
+            Some(fragments) => fragments.lent(),
+            None => self.socket.lent() as usize,
+        }
+    }
+
+    /// Received packets that were longer than a frame.
+    pub fn too_long(&self) -> u64 {
+        self.fragments.as_ref().map_or(0, |fragments| fragments.too_long)
     }
 
     pub fn statistics(&self) -> Statistics {
@@ -134,6 +149,7 @@ impl Queue {
 
     /// Lends what the fill ring takes, at most a burst; how many frames.
     fn fill(&mut self, pool: &mut Pool) -> usize {
+        let pool = lender(&mut self.fragments, pool);
         let spare = pool.len().saturating_sub(RESERVE_FRAMES).min(BURST_FRAMES_MAX);
         let count = spare.min(self.socket.fill_room(spare as u32) as usize);
         if count > 0 {
@@ -142,8 +158,21 @@ impl Queue {
         count
     }
 
-    fn receive(&mut self, rx: &mut Burst) {
-        self.socket.receive(rx.room() as u32, |frame| rx.push(frame));
+    fn receive(&mut self, pool: &mut Pool, rx: &mut Burst) {
+        match &mut self.fragments {
+            Some(fragments) => fragments.receive(&mut self.socket, pool, rx),
+            None => self.socket.receive(rx.room() as u32, |frame, _| rx.push(frame)),
+        }
+    }
+
+    fn send(&mut self, pool: &mut Pool, tx: &mut Burst) {
+        if let Some(fragments) = &mut self.fragments {
+            return fragments.send(&mut self.socket, pool, tx);
+        }
+        let count = tx.len().min(self.socket.send_room(tx.len() as u32) as usize);
+        if count > 0 {
+            self.socket.send(tx.drain(count).map(|frame| (frame, false)));
+        }
     }
 
     /// Runs the queue's receive loop if that is our task, and wakes the driver if it asks for it.
@@ -179,13 +208,18 @@ impl Queue {
         if self.socket.send_room(1) == 0 {
             return;
         }
-        let Some(mut frame) = pool.take() else { return };
+        let Some(mut frame) = lender(&mut self.fragments, pool).take() else { return };
         write_hello(&mut frame, mac, napi::hello_port(self.id));
-        self.socket.send(std::iter::once(frame));
+        self.socket.send(std::iter::once((frame, false)));
         if let Poller::Helper { hello_due, .. } = &mut self.poller {
             *hello_due = false;
         }
     }
+}
+
+/// Whose frames the socket is lent: the engine's, or those for fragments.
+fn lender<'a>(fragments: &'a mut Option<Fragments>, pool: &'a mut Pool) -> &'a mut Pool {
+    fragments.as_mut().map_or(pool, |fragments| &mut fragments.pool)
 }
 
 /// An empty UDP datagram from nowhere to everybody on the link (0.0.0.0 to 255.255.255.255, as DHCP
