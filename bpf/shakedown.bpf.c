@@ -248,7 +248,7 @@ static inline int ipv6_is_ours(const struct ipv6 *ip, const void *end, __u32 vla
 	return claim && !claim->shared;
 }
 
-SEC("xdp") int steer(struct xdp_md *frame)
+SEC("xdp.frags") int steer(struct xdp_md *frame)
 {
 	const void *at = (const void *)(long)frame->data, *end = (const void *)(long)frame->data_end;
 	const struct ethernet *ethernet = at;

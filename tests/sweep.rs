@@ -2,8 +2,8 @@
 //! each host offers and how it behaves, what the connections do. Every byte must arrive once and in
 //! order, every connection must end on both sides, and the five laws hold after every turn.
 //!
-//! `SHAKEDOWN_SEEDS=10000 cargo test --release --test sweep` tries more of them; a failure prints its
-//! seed, and `SHAKEDOWN_SEED=7 cargo test --test sweep` runs just that one again.
+//! `SHAKEDOWN_SEEDS=10000 cargo test --release --test sweep` tries more of them; a failure prints
+//! its seed, and `SHAKEDOWN_SEED=7 cargo test --test sweep` runs just that one again.
 
 use shakedown::app::client::{Client, Close, Load, Workload};
 use shakedown::app::server::{Server, Service};

@@ -58,7 +58,8 @@ unsafe impl Sync for Umem {}
 
 impl Umem {
     /// Maps `chunks` chunks of `chunk_bytes` (a power of two from 2048 to 32,768; AF_XDP takes 2048
-    /// and 4096) and mints their frames. The pages are touched here, so that no page fault falls into a measured run.
+    /// and 4096) and mints their frames. The pages are touched here, so that no page fault falls
+    /// into a measured run.
     ///
     /// # Errors
     /// The mapping failed: not enough memory.

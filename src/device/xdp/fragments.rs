@@ -1,5 +1,5 @@
-//! Packets longer than a chunk that AF_XDP takes: the kernel deals in fragments, the engine in whole
-//! frames, and this copies between the two.
+//! Packets longer than a chunk that AF_XDP takes: the kernel deals in fragments, the engine in
+//! whole frames, and this copies between the two.
 //!
 //! The engine's memory is not registered with the socket then; the fragments lie in chunks of the
 //! queue's own. Invariant: at most one packet is half received, and it is in `partial`.
