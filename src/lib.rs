@@ -18,3 +18,7 @@ pub mod time;
 pub mod timer;
 pub mod wire;
 pub mod worker;
+
+#[cfg(doc)]
+#[doc = include_str!("RFC9293.md")]
+pub mod rfc9293 {}

@@ -38,6 +38,7 @@ impl Share {
 
 /// The engine's configuration but for whom it listens or connects to.
 pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config {
+    // RFC 9293 s3.7.1, MUST-67, and s3.7.3, SHLD-6: no more than the interface takes in one piece.
     let mss = stack.mss.unwrap_or(mtu - HEADERS_BYTES).min(mtu - HEADERS_BYTES);
     Config {
         mac,
@@ -135,10 +136,8 @@ mod tests {
         }
     }
 
-    /// Goal: a peer in TIME-WAIT from the run before sees later timestamps in this one.
-    #[test]
-    fn the_timestamps_of_a_run_go_on_where_those_of_the_last_one_stopped() {
-        let stack = Stack {
+    fn stack() -> Stack {
+        Stack {
             subnets: Vec::new(),
             gateway: None,
             vlan: None,
@@ -152,11 +151,26 @@ mod tests {
             drain: Span::ZERO,
             seed: 1,
             impair: None,
-        };
+        }
+    }
+
+    /// Goal: a peer in TIME-WAIT from the run before sees later timestamps in this one.
+    #[test]
+    fn the_timestamps_of_a_run_go_on_where_those_of_the_last_one_stopped() {
+        let stack = stack();
         let origin = || config(&stack, Vec::new(), Mac::default(), 1500).tcp.timestamp_origin_ms;
         let last_run = origin();
         std::thread::sleep(std::time::Duration::from_millis(30));
         let later_ms = origin().wrapping_sub(last_run);
         assert!((30..30_000).contains(&later_ms), "{later_ms}");
+    }
+
+    #[test]
+    fn the_mss_that_is_offered_fits_the_interface_whatever_is_asked_for() {
+        let mss = |asked, mtu| {
+            config(&Stack { mss: asked, ..stack() }, Vec::new(), Mac::default(), mtu).tcp.mss
+        };
+        assert_eq!((mss(None, 1500), mss(None, 576)), (1460, 536));
+        assert_eq!((mss(Some(1000), 1500), mss(Some(9000), 1500)), (1000, 1460));
     }
 }

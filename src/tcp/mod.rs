@@ -157,3 +157,27 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds until a connection is given up that sends `retries` times again, the wait doubled
+    /// each time from `first` on.
+    fn given_up_after(first: Span, retries: u8, config: &Config) -> Span {
+        let wait = |retry: u8| first.times(1 << retry).min(config.rto_max);
+        (0..=retries).map(wait).fold(Span::ZERO, |sum, wait| sum + wait)
+    }
+
+    #[test]
+    fn the_defaults_are_within_what_the_rfc_asks_for() {
+        let config = Config::default();
+        // MUST-23, SHLD-11; the worst case of data is a round trip of nothing.
+        let syn = given_up_after(config.rto_initial, config.syn_retries, &config);
+        let text = given_up_after(config.rto_min, config.data_retries, &config);
+        assert!(syn >= Span::from_secs(180), "{syn}");
+        assert!(text >= Span::from_secs(100), "{text}");
+        // MUST-28.
+        assert!(Keepalive::default().idle >= Span::from_secs(7200));
+    }
+}

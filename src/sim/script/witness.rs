@@ -21,7 +21,7 @@ pub struct Told {
 pub struct Witness {
     told: Vec<Told>,
     pub complaint: Option<&'static str>,
-    /// Bytes that it takes.
+    /// Bytes that it still takes; `u32::MAX` for any number.
     pub room: u32,
     close_on_fin: bool,
 }
@@ -80,6 +80,9 @@ impl App for Witness {
         self.complain_if(order, "data was told before ESTABLISHED, or after FIN or the end");
         self.complain_if(!same, "received bytes are not those that were sent");
         self.complain_if(data.len() as u64 > u64::from(self.room), "more data than there is room");
+        if self.room != u32::MAX {
+            self.room = self.room.saturating_sub(data.len() as u32);
+        }
     }
 
     fn peer_closed(&mut self, conn: &mut Conn<'_, Place>) {
