@@ -12,7 +12,11 @@
  * layout is src/device/steering.rs), so the verifier knows the counts and drops the search steps
  * that a short table does not need.
  *
- * Needs no header but the kernel's own. Rebuild with scripts/bpf.sh and commit the object.
+ * A driver may take the tag out of a frame and tell of it beside it; a veth whose peer is a VLAN
+ * device always does. Built with TAG_BESIDE, the program asks for it and puts it back in. That
+ * needs Linux 6.8 with BTF and ties the program to one interface, so there are two objects.
+ *
+ * Needs no header but the kernel's own. Rebuild with scripts/bpf.sh and commit the objects.
  */
 #include <linux/bpf.h>
 
@@ -135,6 +139,15 @@ struct ports {
 static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) =
 	(void *)BPF_FUNC_redirect_map;
 
+#ifdef TAG_BESIDE
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) =
+	(void *)BPF_FUNC_map_lookup_elem;
+static long (*const bpf_xdp_adjust_head)(struct xdp_md *frame, int bytes) =
+	(void *)BPF_FUNC_xdp_adjust_head;
+extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *frame, __u16 *type, __u16 *tci)
+	SEC(".ksyms");
+#endif
+
 /* Binary search in sorted disjoint ranges, the same for both families. The position starts from a
  * value the verifier does not know: it then checks each step once, instead of once for every
  * position the steps before could have led to. Answers the claim on `addr`, or null. */
@@ -248,32 +261,74 @@ static inline int ipv6_is_ours(const struct ipv6 *ip, const void *end, __u32 vla
 	return claim && !claim->shared;
 }
 
-SEC("xdp.frags") int steer(struct xdp_md *frame)
+/* True if the frame is ours; `vlan` is of the tag that was taken out of it, or 0. */
+static inline int is_ours(const struct xdp_md *frame, __u32 vlan)
 {
 	const void *at = (const void *)(long)frame->data, *end = (const void *)(long)frame->data_end;
 	const struct ethernet *ethernet = at;
-	__u32 vlan = 0, ours = 0;
 	__u16 type;
 
 	at = ethernet + 1;
 	if (at > end)
-		return XDP_PASS;
+		return 0;
 	type = ethernet->type;
-	if (type == be16(ETHERTYPE_VLAN)) {
+	if (vlan == 0 && type == be16(ETHERTYPE_VLAN)) {
 		const struct tag *tag = at;
 		at = tag + 1;
 		if (at > end)
-			return XDP_PASS;
+			return 0;
 		vlan = be16(tag->tci) & 0xfff;
 		type = tag->type;
 	}
 	if (type == be16(ETHERTYPE_IPV4))
-		ours = ipv4_is_ours(at, end, vlan);
-	else if (type == be16(ETHERTYPE_IPV6))
-		ours = ipv6_is_ours(at, end, vlan);
-	else if (type == be16(ETHERTYPE_ARP))
-		ours = arp_is_ours(at, end, vlan);
-	return ours ? bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_PASS) : XDP_PASS;
+		return ipv4_is_ours(at, end, vlan);
+	if (type == be16(ETHERTYPE_IPV6))
+		return ipv6_is_ours(at, end, vlan);
+	if (type == be16(ETHERTYPE_ARP))
+		return arp_is_ours(at, end, vlan);
+	return 0;
+}
+
+#ifdef TAG_BESIDE
+/* Puts a tag behind the addresses, as it was on the wire. */
+static inline int put_back(struct xdp_md *frame, __u16 tci)
+{
+	struct ethernet *ethernet;
+	struct tag *tag;
+
+	if (bpf_xdp_adjust_head(frame, -(int)sizeof(*tag)))
+		return 0;
+	ethernet = (void *)(long)frame->data;
+	tag = (void *)(ethernet + 1);
+	if ((void *)(tag + 1) > (void *)(long)frame->data_end)
+		return 0;
+	__builtin_memmove(ethernet, (void *)ethernet + sizeof(*tag), sizeof(*ethernet) - 2);
+	ethernet->type = be16(ETHERTYPE_VLAN);
+	tag->tci = be16(tci);
+	return 1;
+}
+#endif
+
+SEC("xdp") int steer(struct xdp_md *frame)
+{
+	__u32 queue = frame->rx_queue_index;
+	__u16 tci = 0;
+#ifdef TAG_BESIDE
+	__u16 tag_type = 0;
+
+	if (bpf_xdp_metadata_rx_vlan_tag(frame, &tag_type, &tci))
+		tci = 0;
+	else if (tag_type != be16(ETHERTYPE_VLAN))
+		return XDP_PASS;
+#endif
+	if (!is_ours(frame, tci & 0xfff))
+		return XDP_PASS;
+#ifdef TAG_BESIDE
+	/* The kernel would see the tag twice: it is put back only if the frame stays here. */
+	if (tci & 0xfff && (!bpf_map_lookup_elem(&sockets, &queue) || !put_back(frame, tci)))
+		return XDP_PASS;
+#endif
+	return bpf_redirect_map(&sockets, queue, XDP_PASS);
 }
 
 /* The kernel lends some helpers to GPL programs only. None of those is used; still, the label must

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Rebuilds bpf/shakedown.bpf.o from bpf/shakedown.bpf.c; only needed after a change of the C file.
-# Installs clang if there is none. Usage: scripts/bpf.sh [OUTPUT]
+# Rebuilds the objects in bpf/; only needed after a change of a C file.
+# Installs clang if there is none. Usage: scripts/bpf.sh [FOLDER]
 set -eu
 cd "$(dirname "$0")/.."
-output=${1:-bpf/shakedown.bpf.o}
+folder=${1:-bpf}
 
 # Debian names them with and without a version.
 find_tool() {
@@ -21,13 +21,23 @@ fi
 clang=$(find_tool clang)
 strip=$(find_tool llvm-strip)
 
-# The source's hash goes into the object, so that a test can tell a stale object without a compiler.
-sum=$(sha256sum bpf/shakedown.bpf.c | cut -d' ' -f1)
 # Debian keeps asm/types.h in a directory that clang's BPF target does not search.
 include=/usr/include/$(uname -m)-linux-gnu
-"$clang" -O2 -g -mcpu=v3 -target bpf -Wall -Wextra -Werror -std=gnu11 \
-    -idirafter "$include" -DSOURCE_SHA256="\"$sum\"" \
-    -fdebug-compilation-dir=. -c bpf/shakedown.bpf.c -o "$output"
-# Debug sections, line tables and labels go; the BTF that describes the maps stays.
-"$strip" -g -x -R .BTF.ext -R .rel.BTF.ext "$output"
-echo "bpf.sh: $output: $(wc -c <"$output") bytes, $("$clang" --version | head -n1)"
+
+# build SOURCE OUTPUT [FLAG...]. The source's hash goes into the object, so that a test can tell a
+# stale object without a compiler.
+build() {
+    source=$1
+    output=$2
+    shift 2
+    sum=$(sha256sum "$source" | cut -d' ' -f1)
+    "$clang" -O2 -g -mcpu=v3 -target bpf -Wall -Wextra -Werror -std=gnu11 \
+        -idirafter "$include" -DSOURCE_SHA256="\"$sum\"" "$@" \
+        -fdebug-compilation-dir=. -c "$source" -o "$output"
+    # Debug sections, line tables and labels go; the BTF that describes the maps stays.
+    "$strip" -g -x -R .BTF.ext -R .rel.BTF.ext "$output"
+    echo "bpf.sh: $output: $(wc -c <"$output") bytes, $("$clang" --version | head -n1)"
+}
+build bpf/shakedown.bpf.c "$folder/shakedown.bpf.o"
+build bpf/shakedown.bpf.c "$folder/shakedown-vlan.bpf.o" -DTAG_BESIDE
+build bpf/tagger.bpf.c "$folder/tagger.bpf.o"

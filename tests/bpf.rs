@@ -5,7 +5,7 @@ mod common;
 
 use common::{End, Lab, say};
 use shakedown::device::steering::{Reach, Steering};
-use shakedown::device::xdp::{self, OBJECT};
+use shakedown::device::xdp::{self, OBJECT, OBJECT_VLAN};
 use shakedown::frame::Pool;
 use shakedown::sys::bpf::{Program, XDP_PASS, XDP_REDIRECT};
 use shakedown::sys::net::Interface;
@@ -340,19 +340,29 @@ fn nothing_is_ours_without_a_socket_or_without_addresses() {
     assert!(!rig.takes(&ipv4(OURS, TCP, 80)));
 }
 
+/// Each object with its name and that of its source.
+const OBJECTS: [(&str, &str, &[u8]); 3] = [
+    ("shakedown", "shakedown", OBJECT),
+    ("shakedown-vlan", "shakedown", OBJECT_VLAN),
+    ("tagger", "tagger", common::vlan::TAGGER),
+];
+
 #[test]
-fn the_committed_object_was_built_from_the_committed_source() {
+fn the_committed_objects_were_built_from_the_committed_sources() {
     let root = env!("CARGO_MANIFEST_DIR");
-    let output = common::run("sha256sum", &[&format!("{root}/bpf/shakedown.bpf.c")]);
-    let sum = &output.stdout[..64];
-    assert!(
-        OBJECT.windows(64).any(|window| window == sum),
-        "bpf/shakedown.bpf.c changed: run scripts/bpf.sh and commit the object"
-    );
+    for (name, source, object) in OBJECTS {
+        let output = common::run("sha256sum", &[&format!("{root}/bpf/{source}.bpf.c")]);
+        let sum = &output.stdout[..64];
+        assert!(
+            object.windows(64).any(|window| window == sum),
+            "bpf/{source}.bpf.c is not what {name}.bpf.o was built from: run scripts/bpf.sh and \
+             commit the objects"
+        );
+    }
 }
 
 #[test]
-fn a_rebuild_gives_the_committed_object() {
+fn a_rebuild_gives_the_committed_objects() {
     /// Other versions may well emit other instructions.
     const BUILT_WITH: &str = "clang version 14.0.6";
     let version = ["clang", "clang-14"]
@@ -369,7 +379,10 @@ fn a_rebuild_gives_the_committed_object() {
             return;
         }
     }
-    let rebuilt = format!("{}/rebuilt.bpf.o", env!("CARGO_TARGET_TMPDIR"));
-    common::run(&format!("{}/scripts/bpf.sh", env!("CARGO_MANIFEST_DIR")), &[&rebuilt]);
-    assert!(std::fs::read(&rebuilt).unwrap() == OBJECT, "run scripts/bpf.sh and commit the object");
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    common::run(&format!("{}/scripts/bpf.sh", env!("CARGO_MANIFEST_DIR")), &[folder]);
+    for (name, _, object) in OBJECTS {
+        let rebuilt = std::fs::read(format!("{folder}/{name}.bpf.o")).unwrap();
+        assert!(rebuilt == object, "run scripts/bpf.sh and commit the objects");
+    }
 }

@@ -4,13 +4,14 @@
 mod common;
 
 use common::station::{FAR, NEAR, number_of, only, ping_pong, write_numbered};
-use common::{End, Lab};
+use common::vlan::{FAR_ADDR, VLAN};
+use common::{End, Lab, say};
 use shakedown::device::Device;
 use shakedown::device::steering::{Reach, Steering};
 use shakedown::device::xdp::{self, Mode, Options, Program, Xdp};
 use shakedown::frame::Pool;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 const RING_FRAMES: u32 = 512;
@@ -204,6 +205,50 @@ fn the_kernels_own_connections_go_on_meanwhile() {
     kernel.join().unwrap();
     echo.join().unwrap();
     assert_eq!((near.rx.len(), far.rx.len()), (0, 0), "nothing of the kernel's came to us");
+}
+
+/// Goal: the far kernel leaves the tag beside the frame, where a program sees none. It is put back,
+/// so the frame is told from an untagged one to the same address.
+#[test]
+fn a_tag_that_the_peer_left_beside_the_frame_is_put_back() {
+    let Some(lab) = Lab::new("beside") else { return };
+    lab.far_on_vlan();
+    let on = |vlan| Steering {
+        ours: vec![Reach { vlan, ..Reach::only(Ipv4Addr::new(10, 98, 0, 9).into()) }],
+        ..Steering::default()
+    };
+    let heard = |steering: &Steering| {
+        let mut near = lab.inside(End::Near, || {
+            let program = Program::attach("near0", steering, Mode::Copy).unwrap();
+            (Station::on(&program, &[0], false).unwrap(), program.tags_hidden())
+        });
+        let asker = lab.inside(End::Far, || UdpSocket::bind((FAR_ADDR, 0))).unwrap();
+        lab.ip(End::Far, &["neigh", "flush", "all"]);
+        asker.send_to(b"who has it", ("10.98.0.9", 9)).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_millis(500);
+        while near.0.rx.is_empty() && std::time::Instant::now() < deadline {
+            near.0.receive();
+        }
+        let frame = near.0.rx.drain(near.0.rx.len().min(1)).next().map(|frame| {
+            let bytes = frame.bytes().to_vec();
+            near.0.pool.put(frame);
+            bytes
+        });
+        (frame, near.1)
+    };
+    let (frame, hidden) = heard(&on(Some(VLAN)));
+    if hidden {
+        say("a_tag_that_the_peer_left_beside: SKIPPED, this kernel can't tell of a veth's tags");
+        return;
+    }
+    let frame = frame.expect("nothing came on our VLAN");
+    assert_eq!(frame[12..18], [0x81, 0, 0, VLAN as u8, 0x08, 0x06], "{frame:?}");
+    assert_eq!((&frame[..6], frame.len()), (&[0xff; 6][..], 46));
+    assert_eq!(heard(&on(Some(VLAN + 1))).0, None, "another VLAN");
+    // The far end's tag is left out of the frame by hand.
+    lab.command(End::Far, "ethtool").args(["-K", "far0", "txvlan", "off"]).status().unwrap();
+    let in_frame = heard(&on(Some(VLAN))).0.expect("nothing came with the tag in the frame");
+    assert_eq!(in_frame[12..18], frame[12..18]);
 }
 
 #[test]

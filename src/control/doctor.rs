@@ -171,7 +171,8 @@ fn one_interface(name: &str) -> Vec<Finding> {
         Ok(interface) => interface,
         Err(error) => return vec![Finding::bad(error, "name one of those with -i")],
     };
-    let Interface { name, index, mac, mtu, up, running, driver, queues, gro, addrs } = &interface;
+    let Interface { name, index, mac, mtu, up, running, driver, queues, gro, rx_vlan, addrs } =
+        &interface;
     let mac = crate::wire::ethernet::Mac(*mac);
     let mut findings = vec![Finding::Good(format!(
         "{name}: driver {}, MAC {mac}, MTU {mtu}, {queues} {}",
@@ -213,6 +214,11 @@ fn one_interface(name: &str) -> Vec<Finding> {
              or --no-verify-tcp-checksum here"
                 .to_string(),
         ));
+    }
+    if *rx_vlan == Some(true) && driver != "veth" {
+        findings.push(Finding::Good(format!(
+            "{name}: takes VLAN tags out of frames (rxvlan); switched off while we run with a VLAN"
+        )));
     }
     let shown: Vec<_> = addrs.iter().map(|(addr, len)| format!("{addr}/{len}")).collect();
     findings.push(match shown.is_empty() {

@@ -10,7 +10,7 @@ use super::steering::{self, Steering, Wanted};
 use super::{Device, Report};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::sys::net::Interface;
-use crate::sys::packet::PacketSocket;
+use crate::sys::packet::{Groups, PacketSocket};
 use crate::time::Instant;
 use std::cell::Cell;
 use std::io;
@@ -18,6 +18,7 @@ use std::io;
 /// An interface through AF_PACKET.
 pub struct Packet {
     socket: PacketSocket,
+    _groups: Option<Groups>,
     driver: String,
     /// Frames to receive into next.
     free: Vec<Frame>,
@@ -58,6 +59,7 @@ impl Packet {
         )?;
         Ok(Packet {
             socket,
+            _groups: steering.owns_ipv6().then(|| Groups::hear(interface.index)).transpose()?,
             driver: interface.driver,
             free: Vec::with_capacity(BURST_FRAMES_MAX),
             rx_calls: 0,

@@ -20,7 +20,8 @@ use super::steering::Steering;
 use super::{Device, Report};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Pool};
 use crate::sys::bpf::{self, Hook};
-use crate::sys::net::Interface;
+use crate::sys::net::{Interface, TagsLeftIn};
+use crate::sys::packet::Groups;
 use crate::sys::socket::Statistics;
 use crate::time::Instant;
 use std::io;
@@ -30,6 +31,9 @@ pub use crate::sys::napi::{Deferral, hello_port};
 
 /// The steering program, built from `bpf/shakedown.bpf.c` by `scripts/bpf.sh`.
 pub const OBJECT: &[u8] = include_bytes!("../../bpf/shakedown.bpf.o");
+
+/// The same, asking the driver for the tag that it took out of a frame.
+pub const OBJECT_VLAN: &[u8] = include_bytes!("../../bpf/shakedown-vlan.bpf.o");
 
 /// Frames left in the pool when the fill ring is topped up, so that answers can still be built: a
 /// burst being received and a burst being sent.
@@ -82,6 +86,9 @@ pub struct Program {
     mode: Mode,
     hook: Hook,
     fallback: Option<String>,
+    _groups: Option<Groups>,
+    _tags: Option<TagsLeftIn>,
+    tags_hidden: bool,
 }
 
 impl Program {
@@ -100,26 +107,44 @@ impl Program {
             return Err(io::Error::new(io::ErrorKind::NetworkDown, text));
         }
         steering.check_against(name, &interface.addrs)?;
-        let program = load(steering)?;
         let native = match mode {
-            Mode::Auto | Mode::ZeroCopy | Mode::Copy => {
-                program.attach(interface.index, Hook::Native)
-            }
+            Mode::Auto | Mode::ZeroCopy | Mode::Copy => attach_native(steering, interface.index),
             Mode::Skb => Err(io::ErrorKind::Unsupported.into()),
         };
-        let (link, hook, fallback) = match (native, mode) {
-            (Ok(link), _) => (link, Hook::Native, None),
+        let (attached, hook, fallback) = match (native, mode) {
+            (Ok(attached), _) => (attached, Hook::Native, None),
             (Err(error), Mode::ZeroCopy | Mode::Copy) => return Err(explain(&interface, error)),
             (Err(error), Mode::Auto | Mode::Skb) => {
+                let program = load(steering)?;
                 let link = program
                     .attach(interface.index, Hook::Generic)
                     .map_err(|error| explain(&interface, error))?;
                 let why = (mode == Mode::Auto).then(|| error.to_string());
-                (link, Hook::Generic, why)
+                (Attached { link, program, hears_tags: false }, Hook::Generic, why)
             }
         };
-        let steering = steering.clone();
-        Ok(Arc::new(Program { _link: link, program, interface, steering, mode, hook, fallback }))
+        let Attached { link, program, hears_tags } = attached;
+        let groups = steering.owns_ipv6().then(|| Groups::hear(interface.index)).transpose()?;
+        let has_vlans = steering.has_vlans();
+        // A veth has no part in what its peer leaves beside a frame. Where the driver can't leave
+        // tags in, it may still tell of them.
+        let tags = match has_vlans && interface.driver != "veth" {
+            true => TagsLeftIn::on(name).ok().flatten(),
+            false => None,
+        };
+        let tags_hidden = has_vlans && !hears_tags && interface.driver == "veth";
+        Ok(Arc::new(Program {
+            _link: link,
+            program,
+            steering: steering.clone(),
+            mode,
+            hook,
+            fallback,
+            _groups: groups,
+            _tags: tags,
+            tags_hidden,
+            interface,
+        }))
     }
 
     /// The interface as it was when the program was attached.
@@ -132,6 +157,35 @@ impl Program {
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
+
+    /// True if tags that a veth's peer leaves beside its frames can't be seen here: frames of a
+    /// VLAN device look untagged then. In the native mode that takes Linux 6.8.
+    pub fn tags_hidden(&self) -> bool {
+        self.tags_hidden
+    }
+}
+
+/// A program where it belongs.
+struct Attached {
+    link: bpf::Link,
+    program: bpf::Program,
+    hears_tags: bool,
+}
+
+/// Loads the program and attaches it in the driver: if there are VLANs, the one that hears of tags
+/// beside frames, where the kernel has that.
+fn attach_native(steering: &Steering, ifindex: u32) -> io::Result<Attached> {
+    let attach = |program: bpf::Program, hears_tags| {
+        let link = program.attach(ifindex, Hook::Native)?;
+        Ok(Attached { link, program, hears_tags })
+    };
+    if steering.has_vlans() {
+        let hearing = load_object(OBJECT_VLAN, steering, Some(ifindex));
+        if let Ok(attached) = hearing.and_then(|program| attach(program, true)) {
+            return Ok(attached);
+        }
+    }
+    attach(load(steering)?, false)
 }
 
 /// The AF_XDP sockets of one worker.
@@ -202,8 +256,17 @@ impl Xdp {
 /// # Errors
 /// More separate address ranges than it holds, not permitted, or a kernel that is too old.
 pub fn load(steering: &Steering) -> io::Result<bpf::Program> {
+    load_object(OBJECT, steering, None)
+}
+
+fn load_object(
+    object: &[u8],
+    steering: &Steering,
+    bound_to: Option<u32>,
+) -> io::Result<bpf::Program> {
     let tables = steering.tables()?;
-    bpf::Program::load(OBJECT, &[(".rodata", &tables.config), (".bss", &tables.tables)])
+    let sections = [(".rodata", &tables.config[..]), (".bss", &tables.tables)];
+    bpf::Program::load(object, &sections, bound_to)
 }
 
 /// Frames that one worker's pool needs so that `queues` queues with rings of `ring_frames` never

@@ -36,12 +36,29 @@ pub enum Hook {
 
 impl Program {
     /// Loads an object file. Each of `tables` is the name of a data section and what to write at
-    /// its start, before the verifier sees it.
+    /// its start, before the verifier sees it. With `bound_to`, the index of an interface, it may
+    /// ask that interface's driver about a frame, and can be attached natively and nowhere else.
     ///
     /// # Errors
     /// Not permitted, a kernel that is too old, or an object without the expected parts; with what
     /// to do.
-    pub fn load(object: &[u8], tables: &[(&str, &[u8])]) -> io::Result<Program> {
+    pub fn load(
+        object: &[u8],
+        tables: &[(&str, &[u8])],
+        bound_to: Option<u32>,
+    ) -> io::Result<Program> {
+        // A program that takes frames of several buffers (Linux 5.18) can be attached to an
+        // interface with jumbo frames; it looks at the first buffer only, where all headers are.
+        Program::load_flagged(object, tables, bound_to, libbpf_sys::BPF_F_XDP_HAS_FRAGS)
+            .or_else(|_| Program::load_flagged(object, tables, bound_to, 0))
+    }
+
+    fn load_flagged(
+        object: &[u8],
+        tables: &[(&str, &[u8])],
+        bound_to: Option<u32>,
+        mut flags: u32,
+    ) -> io::Result<Program> {
         // libbpf prints to stderr by default; what went wrong is in the error.
         libbpf_rs::set_print(None);
         let mut open = ObjectBuilder::default()
@@ -57,6 +74,13 @@ impl Program {
                 .and_then(|value| value.get_mut(..bytes.len()))
                 .ok_or_else(|| malformed(&format!("section {section} is too small")))?
                 .copy_from_slice(bytes);
+        }
+        if let (Some(index), Some(mut program)) = (bound_to, open.progs_mut().next()) {
+            program.set_ifindex(index);
+            flags |= libbpf_sys::BPF_F_XDP_DEV_BOUND_ONLY;
+        }
+        if let Some(mut program) = open.progs_mut().next() {
+            program.set_flags(flags);
         }
         let object = open.load().map_err(|cause| {
             let attempt =

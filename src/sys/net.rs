@@ -8,6 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
@@ -30,6 +33,8 @@ pub struct Interface {
     pub queues: u32,
     /// Generic receive offload; `None` if it can't be asked.
     pub gro: Option<bool>,
+    /// The driver takes 802.1Q tags out of received frames; `None` if it can't be asked.
+    pub rx_vlan: Option<bool>,
     /// The kernel's addresses on it, with their prefix lengths.
     pub addrs: Vec<(IpAddr, u8)>,
 }
@@ -53,8 +58,40 @@ impl Interface {
             driver: asker.driver(),
             queues: asker.queues(),
             gro: asker.ethtool([ETHTOOL_GGRO, 0]).ok().map(|[_, on]| on != 0),
+            rx_vlan: asker.flag_words().ok().map(|[_, flags]| flags & ETH_FLAG_RXVLAN != 0),
             addrs: addresses(name)?,
         })
+    }
+}
+
+/// Keeps a driver from taking 802.1Q tags out of received frames; undone when dropped.
+pub struct TagsLeftIn {
+    asker: Asker,
+}
+
+impl TagsLeftIn {
+    /// Turns off `rxvlan` of an interface of the calling thread's network namespace. `None` if it
+    /// is off already.
+    ///
+    /// # Errors
+    /// The driver can't, or not permitted.
+    pub fn on(name: &str) -> io::Result<Option<TagsLeftIn>> {
+        let asker = Asker::new(name)?;
+        let [_, flags] = asker.flag_words()?;
+        if flags & ETH_FLAG_RXVLAN == 0 {
+            return Ok(None);
+        }
+        asker.ethtool([ETHTOOL_SFLAGS, flags & !ETH_FLAG_RXVLAN])?;
+        Ok(Some(TagsLeftIn { asker }))
+    }
+}
+
+impl Drop for TagsLeftIn {
+    fn drop(&mut self) {
+        // The interface may be gone.
+        if let Ok([_, flags]) = self.asker.flag_words() {
+            let _ = self.asker.ethtool([ETHTOOL_SFLAGS, flags | ETH_FLAG_RXVLAN]);
+        }
     }
 }
 
@@ -205,6 +242,11 @@ impl Asker {
         request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
         self.request(libc::SIOCETHTOOL, &mut request)?;
         Ok(words)
+    }
+
+    /// What [`ETHTOOL_SFLAGS`] sets: its second word.
+    fn flag_words(&self) -> io::Result<[u32; 2]> {
+        self.ethtool([ETHTOOL_GFLAGS, 0])
     }
 
     fn driver(&self) -> String {

@@ -39,6 +39,37 @@ pub struct PacketSocket {
     fd: OwnedFd,
 }
 
+/// While it lives the interface hears every multicast group, as those of its own; the kernel, which
+/// asked for none of them, drops what is not taken before it.
+pub struct Groups(#[allow(dead_code)] OwnedFd);
+
+impl Groups {
+    /// Hears all groups on an interface. Undone when dropped or when the process ends, in whatever
+    /// way.
+    ///
+    /// # Errors
+    /// Not permitted, or the interface is gone.
+    pub fn hear(ifindex: u32) -> io::Result<Groups> {
+        // Protocol 0: the socket itself receives nothing.
+        // SAFETY: no pointers.
+        let fd = check(
+            unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) },
+            "open an AF_PACKET socket (needs root or CAP_NET_RAW)",
+        )?;
+        // SAFETY: a descriptor just made, owned by nobody else.
+        let groups = Groups(unsafe { OwnedFd::from_raw_fd(fd) });
+        let request = libc::packet_mreq {
+            mr_ifindex: ifindex as i32,
+            mr_type: libc::PACKET_MR_ALLMULTI as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        set_option(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+            .map_err(|cause| failed("hear multicast groups, as IPv6 needs", cause))?;
+        Ok(groups)
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Auxdata {

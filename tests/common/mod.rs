@@ -8,6 +8,7 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 pub mod station;
+pub mod vlan;
 
 use shakedown::sys::netns::Namespace;
 use std::io::Write;
