@@ -147,6 +147,25 @@ fn a_bench_in_memory_opens_and_closes_what_it_was_asked_for() {
 }
 
 #[test]
+fn a_bench_of_streams_carries_every_byte_and_tells_the_throughput() {
+    for (direction, up, down) in [("up", 1, 0), ("down", 0, 1), ("both", 1, 1)] {
+        let stream = ["--workload", "stream", "--bytes", "3MiB", "-c", "4"];
+        let report = bench(&[&stream[..], &["--direction", direction]].concat());
+        holds_together(&report, 4);
+        let bytes = 4 * 3 * 1024 * 1024;
+        // With each stream go an order of 32 bytes up, and a receipt of 16 down.
+        let of = |name: &str| number(&report, name);
+        assert_eq!(of("/client/tx_payload_bytes_total"), up * bytes + 4 * 32);
+        assert_eq!(of("/client/rx_payload_bytes_total"), down * bytes + 4 * 16);
+        assert_eq!(of("/client/transactions_total"), 4);
+        assert_eq!(of("/client/verify_errors_total") + of("/server/verify_errors_total"), 0);
+        let name = if up > 0 { "tx" } else { "rx" };
+        let rate = report.pointer(&format!("/client/{name}_goodput_bits_per_second")).unwrap();
+        assert!(rate.as_f64().unwrap() > 1e6, "{rate}");
+    }
+}
+
+#[test]
 fn a_bench_on_two_threads_agrees_with_itself() {
     if std::thread::available_parallelism().unwrap().get() < 2 {
         common::say("a_bench_on_two_threads: SKIPPED, one core");

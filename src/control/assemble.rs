@@ -2,10 +2,11 @@
 
 use super::clock;
 use super::plan::{Drive, Service, Stack};
-use super::settings::{CloseName, WorkloadName};
+use super::settings::{CloseName, DirectionName, WorkloadName};
 use super::value::{AppName, Ports};
 use crate::app::client::{self, Client, Close, Workload};
 use crate::app::server::{self, Server};
+use crate::app::stream::ENDLESS;
 use crate::engine::{Config, Listener, Subnet};
 use crate::flow::tuples::{Range, Ranges};
 use crate::rng::Rng;
@@ -77,6 +78,7 @@ fn served(app: AppName, response_size: u64) -> server::Service {
         AppName::Discard => server::Service::Discard,
         AppName::Chargen => server::Service::Chargen,
         AppName::Halfclose => server::Service::HalfClose,
+        AppName::Stream => server::Service::Stream,
     }
 }
 
@@ -108,6 +110,10 @@ pub fn client(drive: &Drive, stack: &Stack, share: Share) -> Client {
             count: drive.requests,
         },
         WorkloadName::Hold => Workload::Hold,
+        WorkloadName::Stream => {
+            let (up_bytes, down_bytes) = stream_bytes(drive);
+            Workload::Stream { up_bytes, down_bytes }
+        }
     };
     let load = client::Load {
         rate_per_second: drive.rate.map(|rate| rate / f64::from(share.count)),
@@ -120,6 +126,16 @@ pub fn client(drive: &Drive, stack: &Stack, share: Share) -> Client {
         },
     };
     Client::new(workload, load, seed(stack, share))
+}
+
+/// Bytes of a stream, up and down.
+pub fn stream_bytes(drive: &Drive) -> (u64, u64) {
+    let bytes = drive.bytes.unwrap_or(ENDLESS);
+    match drive.direction {
+        DirectionName::Up => (bytes, 0),
+        DirectionName::Down => (0, bytes),
+        DirectionName::Both => (bytes, bytes),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::runner::{Finding, Orders, Runner, Term};
 use super::value::Ports;
 use super::wrapped::{Wrapped, Wrappers};
 use crate::app::client::Client;
-use crate::app::results::Results;
+use crate::app::results::{Results, Served};
 use crate::app::server::Server;
 use crate::device::Device;
 use crate::engine::{Engine, Subnet};
@@ -126,8 +126,17 @@ pub(super) fn alternate<C: Device, S: Device>(
             }
         }
     }
-    let (finding, _) = server.finish(clock.now());
-    Found { client: Some(client_found(client, clock)), server: Some(finding) }
+    let server = Some(server_found(server, clock));
+    Found { client: Some(client_found(client, clock)), server }
+}
+
+/// What the server found.
+pub(super) fn server_found<D: Device>(
+    server: Runner<D, Server>,
+    clock: &Clock,
+) -> (Finding, Served) {
+    let (finding, app) = server.finish(clock.now());
+    (finding, *app.served())
 }
 
 /// What the client found.

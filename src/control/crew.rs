@@ -6,7 +6,7 @@ use super::live::Live;
 use super::pin;
 use super::runner::{Finding, Orders};
 use super::signals::Signals;
-use crate::app::results::Results;
+use crate::app::results::{Results, Served};
 use crate::stats::publish::Board;
 use crate::time::{Instant, Span};
 use std::io::Write;
@@ -25,7 +25,7 @@ pub type Job = Box<dyn FnOnce(&Clock) -> Result<Found, String> + Send>;
 #[derive(Default)]
 pub struct Found {
     pub client: Option<(Finding, Results)>,
-    pub server: Option<Finding>,
+    pub server: Option<(Finding, Served)>,
 }
 
 /// A thread to be started, and the core it belongs on.

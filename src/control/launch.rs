@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::crew::{self, Found, Member, Watch};
 use super::nic::{Build, Crew, Nic, Part};
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
-use super::report::{Experience, Side};
+use super::report::Side;
 use super::rival::{self, Outcome};
 use super::runner::Orders;
 use super::settings::{LinkName, Output, Rival};
@@ -13,7 +13,8 @@ use super::signals::Signals;
 use super::veth::{Pair, Stage};
 use super::{Failure, assemble, memory, output, pin, summary};
 use crate::app::client::Client;
-use crate::app::results::Results;
+use crate::app::results::{Results, Served};
+use crate::app::server::Server;
 use crate::engine::Config;
 use crate::stats::publish::Board;
 use crate::time::Span;
@@ -76,21 +77,24 @@ pub(super) struct Sides {
 
 impl Sides {
     fn merge(found: Vec<Found>, rate: Option<f64>, signalled: bool) -> Sides {
-        let (mut clients, mut servers, mut results) = (Vec::new(), Vec::new(), Results::default());
+        let (mut clients, mut results) = (Vec::new(), Results::default());
+        let (mut servers, mut served) = (Vec::new(), Served::default());
         for Found { client, server } in found {
-            servers.extend(server);
             if let Some((finding, of_one)) = client {
                 results.merge(&of_one);
                 clients.push(finding);
+            }
+            if let Some((finding, of_one)) = server {
+                served.merge(&of_one);
+                servers.push(finding);
             }
         }
         for error in clients.iter().chain(&servers).filter_map(|f| f.pcap_error.as_ref()) {
             eprintln!("shakedown: {error}");
         }
-        let experience = Experience::new(rate, &results);
         Sides {
-            client: (!clients.is_empty()).then(|| Side::merge(&clients, Some(experience))),
-            server: (!servers.is_empty()).then(|| Side::merge(&servers, None)),
+            client: Side::client(&clients, rate, &results),
+            server: Side::server(&servers, &served),
             signalled,
         }
     }
@@ -110,7 +114,10 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
         config.listeners = listeners;
         app
     };
-    let found = |(finding, _)| Found { client: None, server: Some(finding) };
+    let found = |(finding, app): (_, Server)| Found {
+        client: None,
+        server: Some((finding, *app.served())),
+    };
     let build = Build { app: &app, done: |_| false, found };
     let (stack, duration, output) = (&plan.stack, plan.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };

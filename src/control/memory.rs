@@ -1,7 +1,7 @@
 //! A bench whose two ends are joined in memory: on one core, turn by turn, or on a core each.
 
 use super::assemble::Share;
-use super::bench::{Bench, Port, alternate, client_found};
+use super::bench::{Bench, Port, alternate, client_found, server_found};
 use super::clock::Clock;
 use super::crew::{Found, Member};
 use super::runner::Orders;
@@ -50,8 +50,7 @@ pub(super) fn two_threads(bench: &Bench, cores: [u32; 2]) -> Result<Vec<Member>,
     let serve = move |clock: &Clock| {
         let _serving = serving;
         while server.turn(clock.now()) {}
-        let (finding, _) = server.finish(clock.now());
-        Ok(Found { client: None, server: Some(finding) })
+        Ok(Found { client: None, server: Some(server_found(server, clock)) })
     };
     let drive = move |clock: &Clock| {
         while client.turn(clock.now()) {}

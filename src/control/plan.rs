@@ -3,9 +3,11 @@
 //!
 //! Errors are one sentence each, naming the flag to add or to change.
 
+mod constants;
+
 use super::settings::{
-    Aim, CloseName, Impair, LinkName, Load, Mode, Network, Output, Rig, Rival, Run, Serve, Tcp,
-    WorkloadName,
+    Aim, CloseName, DirectionName, Impair, LinkName, Load, Mode, Network, Output, Rig, Rival, Run,
+    Serve, Tcp, WorkloadName,
 };
 use super::value::{AppName, Indices, Ports};
 use crate::engine::{Listener, Subnet};
@@ -85,6 +87,9 @@ pub struct Drive {
     pub request_size: u64,
     /// What a response must hold; any size will do if `None`.
     pub response_size: Option<u64>,
+    pub direction: DirectionName,
+    /// Of a stream, each way; to the end of the run if `None`.
+    pub bytes: Option<u64>,
 }
 
 /// `shakedown server`.
@@ -205,6 +210,7 @@ impl BenchPlan {
         let app = match (drive.workload, drive.response_size) {
             (WorkloadName::Handshake | WorkloadName::Hold, _) => AppName::Discard,
             (WorkloadName::Http, _) => AppName::Http,
+            (WorkloadName::Stream, _) => AppName::Stream,
             (WorkloadName::Rr, Some(0)) => AppName::Discard,
             (WorkloadName::Rr, None) => AppName::Echo,
             (WorkloadName::Rr, Some(size)) if size == drive.request_size => AppName::Echo,
@@ -214,9 +220,10 @@ impl BenchPlan {
         };
         let response_size = drive.response_size.unwrap_or(match drive.workload {
             WorkloadName::Rr => drive.request_size,
-            WorkloadName::Handshake | WorkloadName::Http | WorkloadName::Hold => {
-                RESPONSE_SIZE_DEFAULT
-            }
+            WorkloadName::Handshake
+            | WorkloadName::Http
+            | WorkloadName::Hold
+            | WorkloadName::Stream => RESPONSE_SIZE_DEFAULT,
         });
         drive.response_size = Some(response_size);
         let listener = Listener { port, keepalive };
@@ -284,7 +291,7 @@ fn stack(
         vlan,
         mtu,
         mss,
-        tcp: tcp_config(tcp, msl_default)?,
+        tcp: constants::config(tcp, msl_default)?,
         keepalive,
         verify: if no_verify_tcp_checksum { Verify::NotTcp } else { Verify::All },
         connections_max,
@@ -293,53 +300,6 @@ fn stack(
         seed: seed.unwrap_or_else(system_seed),
         impair: asked(impair),
     })
-}
-
-fn tcp_config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String> {
-    let Tcp {
-        tcp_msl,
-        tcp_rto_initial,
-        tcp_rto_min,
-        tcp_rto_max,
-        tcp_syn_retries,
-        tcp_data_retries,
-        tcp_fin_wait2,
-        tcp_mss,
-        tcp_timestamps,
-        tcp_window_scaling,
-        tcp_window,
-    } = tcp;
-    let default = tcp::Config::default();
-    let config = tcp::Config {
-        msl: tcp_msl.unwrap_or(msl_default),
-        rto_initial: tcp_rto_initial.unwrap_or(default.rto_initial),
-        rto_min: tcp_rto_min.unwrap_or(default.rto_min),
-        rto_max: tcp_rto_max.unwrap_or(default.rto_max),
-        syn_retries: tcp_syn_retries.unwrap_or(default.syn_retries),
-        data_retries: tcp_data_retries.unwrap_or(default.data_retries),
-        fin_wait2: tcp_fin_wait2.unwrap_or(default.fin_wait2),
-        mss: tcp_mss.unwrap_or(default.mss),
-        timestamps: tcp_timestamps.unwrap_or(default.timestamps),
-        // Read from the clock when the run begins: a plan says the same whenever it is made.
-        timestamp_origin_ms: default.timestamp_origin_ms,
-        window_scaling: tcp_window_scaling.unwrap_or(default.window_scaling),
-        window: tcp_window.unwrap_or(default.window),
-    };
-    if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
-        return Err(format!(
-            "--tcp-rto-min {} must be above 0 and not above --tcp-rto-max {}",
-            config.rto_min, config.rto_max
-        ));
-    }
-    // RFC 7323 s2.3: a window of 2^30 bytes is the largest that a shift of 14 can say.
-    let window_max = if config.window_scaling { 1 << 30 } else { 65_535 };
-    if config.window < u32::from(config.mss) || config.window > window_max {
-        return Err(format!(
-            "--tcp-window {} must be from the MSS, {}, to {window_max}",
-            config.window, config.mss
-        ));
-    }
-    Ok(config)
 }
 
 fn services(
@@ -383,13 +343,17 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
         requests,
         request_size,
         response_size,
+        direction,
+        bytes,
     } = load;
     let workload = workload.unwrap_or_default();
     let connections = match (connections, rate) {
         (Some(connections), _) => connections,
         (None, Some(_)) => connections_max,
+        (None, None) if workload == WorkloadName::Stream => 1,
         (None, None) => 100.min(connections_max),
     };
+    let (count, duration) = run_length(workload, bytes, connections, count, duration)?;
     if connections == 0 || connections > connections_max {
         return Err(format!(
             "-c {connections} must be from 1 to --max-connections, {connections_max}"
@@ -407,7 +371,6 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
     if host.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
         return Err(format!("--host `{host}` must hold no space"));
     }
-    let endless = count.is_some() || workload == WorkloadName::Hold;
     let requests = requests.unwrap_or(1);
     if requests == 0 {
         return Err("--requests 0: for connections without any, take --workload handshake".into());
@@ -425,12 +388,39 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
         rate,
         connections,
         count,
-        duration: duration.or((!endless).then(|| Span::from_secs(10))),
+        duration,
         close: close.unwrap_or_default(),
         requests,
         request_size,
         response_size,
+        direction: direction.unwrap_or_default(),
+        bytes,
     })
+}
+
+/// How many connections there are to be, and for how long.
+fn run_length(
+    workload: WorkloadName,
+    bytes: Option<u64>,
+    connections: u32,
+    count: Option<u64>,
+    duration: Option<Span>,
+) -> Result<(Option<u64>, Option<Span>), String> {
+    if bytes == Some(0) {
+        return Err("--bytes 0: a stream without a byte is --workload handshake".to_string());
+    }
+    let once = match (workload, bytes, duration) {
+        (WorkloadName::Stream, Some(_), None) => Some(u64::from(connections)),
+        _ => None,
+    };
+    let count = count.or(once);
+    let ends = match workload {
+        WorkloadName::Hold => true,
+        // A count of streams without an end has none.
+        WorkloadName::Stream => bytes.is_some() && count.is_some(),
+        WorkloadName::Handshake | WorkloadName::Http | WorkloadName::Rr => count.is_some(),
+    };
+    Ok((count, duration.or((!ends).then(|| Span::from_secs(10)))))
 }
 
 /// A target outside our subnets needs a router.
@@ -479,7 +469,6 @@ fn system_seed() -> u64 {
 pub(super) mod tests {
     use super::super::value;
     use super::*;
-    use clap::{Args, FromArgMatches};
 
     fn network() -> Network {
         Network {
@@ -513,25 +502,6 @@ pub(super) mod tests {
 
     fn aim(target: &str) -> Aim {
         Aim { target: vec![value::target(target).unwrap()], ..Aim::default() }
-    }
-
-    #[test]
-    fn the_help_tells_the_true_defaults() {
-        let command = Tcp::augment_args(clap::Command::new("tcp"));
-        let mut words = vec!["tcp".to_string()];
-        for arg in command.get_arguments() {
-            let help = arg.get_help().unwrap().to_string();
-            let default = help.split("[default: ").nth(1).unwrap();
-            let default = default.split([']', ';']).next().unwrap();
-            // Said in words: it depends on the MTU.
-            if arg.get_id() != "tcp_mss" {
-                words.push(format!("--{}={default}", arg.get_long().unwrap()));
-            }
-        }
-        let matches = command.try_get_matches_from(words).unwrap();
-        let tcp = Tcp::from_arg_matches(&matches).unwrap();
-        let default = tcp::Config::default();
-        assert_eq!(tcp_config(tcp, Span::ZERO), Ok(default));
     }
 
     #[test]
@@ -585,5 +555,23 @@ pub(super) mod tests {
             BenchPlan::new(rig, run, load, tcp, Impair::default(), Output::default()).unwrap();
         assert_eq!(plan.service.app, AppName::Echo);
         assert_eq!(plan.stack.tcp.msl, BENCH_MSL);
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_bytes_or_with_the_run() {
+        let plan = |bytes, count, duration, connections| {
+            let workload = Some(WorkloadName::Stream);
+            let load = Load { workload, bytes, count, duration, connections, ..Load::default() };
+            let drive = client(aim("10.0.0.2:80"), load).unwrap().drive;
+            (drive.count, drive.duration, drive.connections)
+        };
+        let seconds = |n| Some(Span::from_secs(n));
+        assert_eq!(plan(None, None, None, None), (None, seconds(10), 1));
+        assert_eq!(plan(Some(9), None, None, Some(3)), (Some(3), None, 3));
+        assert_eq!(plan(Some(9), Some(8), None, Some(3)), (Some(8), None, 3));
+        assert_eq!(plan(Some(9), None, seconds(2), None), (None, seconds(2), 1));
+        assert_eq!(plan(None, Some(5), None, Some(5)), (Some(5), seconds(10), 5));
+        let load = Load { bytes: Some(0), ..Load::default() };
+        assert!(client(aim("10.0.0.2:80"), load).unwrap_err().contains("--bytes 0"));
     }
 }

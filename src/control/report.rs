@@ -6,7 +6,7 @@
 
 use super::live;
 use super::runner::Finding;
-use crate::app::results::Results;
+use crate::app::results::{Results, Served};
 use crate::stats::Counters;
 use crate::stats::histogram::Summary;
 use crate::time::Span;
@@ -18,22 +18,12 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Side {
     pub workers: usize,
-    pub ran: Span,
-    pub drained: Span,
-    pub at_stop: Counters,
-    pub counters: Counters,
-    pub turns: u64,
-    pub busy_turns: u64,
-    pub live_left: u64,
-    pub time_wait_left: u64,
-    pub frames_missing: i64,
-    pub bytes_per_connection: u64,
-    pub driver: String,
-    /// `zerocopy`, `copy`, `skb`, `memory` or `packet`; the slowest, if workers differ.
-    pub mode: &'static str,
-    pub device: Vec<(&'static str, u64)>,
+    /// Of all workers.
+    pub found: Finding,
     /// What only a client sees.
     pub client: Option<Experience>,
+    /// Received payload bytes that were not the ones expected, where the application compares.
+    pub verify_errors: u64,
 }
 
 /// What only a client sees.
@@ -78,68 +68,41 @@ impl Experience {
 }
 
 impl Side {
-    /// Merges what workers found.
-    ///
-    /// # Panics
-    /// If there are none.
-    pub fn merge(findings: &[Finding], client: Option<Experience>) -> Side {
-        let first = &findings[0];
-        let mut side = Side {
-            workers: findings.len(),
-            ran: Span::ZERO,
-            drained: Span::ZERO,
-            at_stop: Counters::default(),
-            counters: Counters::default(),
-            turns: 0,
-            busy_turns: 0,
-            live_left: 0,
-            time_wait_left: 0,
-            frames_missing: 0,
-            bytes_per_connection: first.bytes_per_connection,
-            driver: first.device.driver.clone(),
-            mode: first.device.mode,
-            device: Vec::new(),
-            client,
-        };
-        for finding in findings {
-            side.ran = side.ran.max(finding.ran);
-            side.drained = side.drained.max(finding.drained);
-            side.at_stop.add(&finding.at_stop);
-            side.counters.add(&finding.counters);
-            side.turns += finding.turns;
-            side.busy_turns += finding.busy_turns;
-            side.live_left += finding.live_left;
-            side.time_wait_left += finding.time_wait_left;
-            side.frames_missing += finding.frames_missing;
-            if slowness(finding.device.mode) > slowness(side.mode) {
-                side.mode = finding.device.mode;
-            }
-            for &(name, value) in &finding.device.counters {
-                match side.device.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, sum)) => *sum += value,
-                    None => side.device.push((name, value)),
-                }
-            }
-        }
-        side
+    /// A client's workers, of which there is at least one.
+    pub fn client(found: &[Finding], rate: Option<f64>, results: &Results) -> Option<Side> {
+        let client = Some(Experience::new(rate, results));
+        Side::new(found, client, results.verify_errors)
+    }
+
+    /// A server's.
+    pub fn server(found: &[Finding], served: &Served) -> Option<Side> {
+        Side::new(found, None, served.stream.verify_errors)
+    }
+
+    /// `None` if nothing was found: there were no workers.
+    fn new(all: &[Finding], client: Option<Experience>, verify_errors: u64) -> Option<Side> {
+        let (first, others) = all.split_first()?;
+        let mut found = first.clone();
+        others.iter().for_each(|other| found.add(other));
+        Some(Side { workers: all.len(), found, client, verify_errors })
     }
 
     pub fn opened(&self) -> u64 {
-        self.counters.active_opens + self.counters.passive_opens
+        self.found.counters.active_opens + self.found.counters.passive_opens
     }
 
     /// Connections ended by FIN from both sides, or by our own application's RST.
     pub fn closed(&self) -> u64 {
-        self.counters.end_finished + self.counters.end_aborted
+        self.found.counters.end_finished + self.found.counters.end_aborted
     }
 
     pub fn failed(&self) -> u64 {
-        live::failed(&self.counters)
+        live::failed(&self.found.counters)
     }
 
     /// Failed connections by reason, in the order of `tcp::End`.
     pub fn failures(&self) -> [(&'static str, u64); 7] {
-        let c = &self.counters;
+        let c = &self.found.counters;
         [
             ("reset", c.end_reset),
             ("refused", c.end_refused),
@@ -153,59 +116,88 @@ impl Side {
 
     /// Connections that were asked for and not launched, by reason.
     pub fn not_launched(&self) -> [(&'static str, u64); 2] {
-        let c = &self.counters;
+        let c = &self.found.counters;
         [("no_tuple", c.launch_no_tuple), ("table_full", c.launch_table_full)]
     }
 
     pub fn handshakes_per_second(&self) -> f64 {
-        self.per_second(self.at_stop.established)
+        self.per_second(self.found.at_stop.established)
+    }
+
+    /// Payload that the peer acknowledged up to the stop, in bits a second: RFC 6349's throughput.
+    pub fn tx_bits_per_second(&self) -> f64 {
+        self.per_second(self.found.at_stop.tx_payload_bytes) * 8.0
+    }
+
+    /// Payload that reached our application up to the stop, in bits a second.
+    pub fn rx_bits_per_second(&self) -> f64 {
+        self.per_second(self.found.at_stop.rx_payload_bytes) * 8.0
+    }
+
+    /// Share of the segments we sent that were sent for the first time, 0 to 1 (RFC 6349 s4.2's TCP
+    /// efficiency, taken over segments).
+    pub fn tcp_efficiency(&self) -> f64 {
+        let c = &self.found.counters;
+        let all = c.out_segs + c.retrans_segs;
+        if all == 0 { 1.0 } else { c.out_segs as f64 / all as f64 }
     }
 
     /// `count` events until the stop, as a rate.
     pub fn per_second(&self, count: u64) -> f64 {
-        let seconds = self.ran.as_secs_f64();
+        let seconds = self.found.ran.as_secs_f64();
         if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
     }
 
     /// Share of turns that moved a frame, 0 to 1: how busy the cores really were.
     pub fn busy_ratio(&self) -> f64 {
-        if self.turns == 0 { 0.0 } else { self.busy_turns as f64 / self.turns as f64 }
+        if self.found.turns == 0 {
+            0.0
+        } else {
+            self.found.busy_turns as f64 / self.found.turns as f64
+        }
     }
 
     /// A counter of the device, if it has it.
     pub fn device_counter(&self, name: &str) -> Option<u64> {
-        self.device.iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
+        self.found.device.counters.iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
     }
 
     /// This side as JSON.
     pub fn json(&self) -> Value {
-        let c = &self.counters;
+        let (c, device) = (&self.found.counters, &self.found.device);
         let nothing = Summary::default();
         let handshake = self.client.as_ref().map_or(&nothing, |client| &client.handshake);
         let mut side = json!({
             "workers": self.workers,
-            "duration_seconds": self.ran.as_secs_f64(),
-            "drain_seconds": self.drained.as_secs_f64(),
+            "duration_seconds": self.found.ran.as_secs_f64(),
+            "drain_seconds": self.found.drained.as_secs_f64(),
             "connections_opened_total": self.opened(),
             "connections_established_total": c.established,
             "connections_closed_total": self.closed(),
             "connections_failed_total": self.failed(),
             "connections_failed_by_reason": object(&self.failures()),
             "connections_not_launched_by_reason": object(&self.not_launched()),
-            "connections_left_open": self.live_left,
-            "connections_left_in_time_wait": self.time_wait_left,
+            "connections_left_open": self.found.live_left,
+            "connections_left_in_time_wait": self.found.time_wait_left,
             "handshakes_per_second": self.handshakes_per_second(),
             "handshake_seconds": summary(handshake),
+            "tx_goodput_bits_per_second": self.tx_bits_per_second(),
+            "rx_goodput_bits_per_second": self.rx_bits_per_second(),
+            "tx_payload_bytes_total": c.tx_payload_bytes,
+            "rx_payload_bytes_total": c.rx_payload_bytes,
+            "segments_retransmitted_total": c.retrans_segs,
+            "tcp_efficiency_ratio": self.tcp_efficiency(),
+            "verify_errors_total": self.verify_errors,
             "rx_packets_total": c.rx_frames,
             "tx_packets_total": c.tx_frames,
             "tx_kicks_total": self.device_counter("tx_kicks_total").unwrap_or(0),
             "syscalls": self.device_counter("syscalls_total"),
             "device": {
-                "driver": self.driver, "mode": self.mode, "counters": object(&self.device),
+                "driver": device.driver, "mode": device.mode, "counters": object(&device.counters),
             },
-            "bytes_per_connection": self.bytes_per_connection,
+            "bytes_per_connection": self.found.bytes_per_connection,
             "busy_ratio": self.busy_ratio(),
-            "frames_missing": self.frames_missing,
+            "frames_missing": self.found.frames_missing,
             "counters": counters(c),
         });
         if let (Some(client), Value::Object(map)) = (&self.client, &mut side) {
@@ -270,13 +262,6 @@ fn summary(summary: &Summary) -> Value {
     })
 }
 
-fn slowness(mode: &str) -> usize {
-    ["memory", "zerocopy", "copy", "skb", "packet"]
-        .iter()
-        .position(|&known| known == mode)
-        .unwrap_or(0)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -313,16 +298,20 @@ pub(super) mod tests {
             ..Counters::default()
         };
         let findings = [finding(counters, "zerocopy"), finding(counters, "skb")];
-        let side = Side::merge(&findings, Some(Experience::default()));
+        let side = Side::client(&findings, None, &Results::default()).unwrap();
         assert_eq!((side.opened(), side.closed(), side.failed()), (20, 16, 4));
-        assert_eq!((side.mode, side.device_counter("tx_kicks_total")), ("skb", Some(10)));
+        assert_eq!(
+            (side.found.device.mode, side.device_counter("tx_kicks_total")),
+            ("skb", Some(10))
+        );
         assert_eq!(side.handshakes_per_second(), 10.0);
         assert_eq!(side.busy_ratio(), 0.25);
     }
 
     #[test]
     fn the_json_holds_what_the_contract_lists() {
-        let side = Side::merge(&[finding(Counters::default(), "copy")], None).json();
+        let side = Side::server(&[finding(Counters::default(), "copy")], &Served::default());
+        let side = side.unwrap().json();
         for name in [
             "connections_opened_total",
             "connections_established_total",
@@ -344,6 +333,9 @@ pub(super) mod tests {
         assert_eq!(side["device"]["mode"], "copy");
         for (name, _) in Counters::TABLE {
             assert_eq!(side["counters"][name], 0, "{name}");
+        }
+        for name in ["tx_goodput_bits_per_second", "rx_goodput_bits_per_second"] {
+            assert!(side[name].is_number(), "{name}");
         }
         let whole = document("client", &Ok("fine".to_string()), Map::new());
         assert_eq!(whole["schema_version"], SCHEMA_VERSION);

@@ -74,7 +74,7 @@ pub(super) fn measure(
         pair.inside(end, loosen)?;
     }
     let exchange = match plan.drive.workload {
-        WorkloadName::Handshake | WorkloadName::Hold => None,
+        WorkloadName::Handshake | WorkloadName::Hold | WorkloadName::Stream => None,
         WorkloadName::Http | WorkloadName::Rr => Some(Exchange {
             request: plan.drive.request_size.min(1460) as usize,
             response: plan.service.response_size.min(1 << 16) as usize,

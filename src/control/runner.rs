@@ -91,9 +91,41 @@ pub struct Finding {
     /// Frames that are in nobody's hands at the end: a bug of ours if not zero.
     pub frames_missing: i64,
     pub bytes_per_connection: u64,
+    /// Of several workers: the slowest mode, and the sums of the counters.
     pub device: Report,
     /// Why the recording is incomplete, if it is.
     pub pcap_error: Option<String>,
+}
+
+impl Finding {
+    /// Adds what another worker of the same side found.
+    pub fn add(&mut self, other: &Finding) {
+        self.ran = self.ran.max(other.ran);
+        self.drained = self.drained.max(other.drained);
+        self.at_stop.add(&other.at_stop);
+        self.counters.add(&other.counters);
+        self.turns += other.turns;
+        self.busy_turns += other.busy_turns;
+        self.live_left += other.live_left;
+        self.time_wait_left += other.time_wait_left;
+        self.frames_missing += other.frames_missing;
+        if slowness(other.device.mode) > slowness(self.device.mode) {
+            self.device.mode = other.device.mode;
+        }
+        for &(name, value) in &other.device.counters {
+            match self.device.counters.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.device.counters.push((name, value)),
+            }
+        }
+    }
+}
+
+fn slowness(mode: &str) -> usize {
+    ["memory", "zerocopy", "copy", "skb", "packet"]
+        .iter()
+        .position(|&known| known == mode)
+        .unwrap_or(0)
 }
 
 impl<D: Device, A: App> Runner<D, A> {

@@ -218,13 +218,15 @@ pub struct Load {
     /// end]
     #[arg(short, long, value_name = "N", value_parser = value::positive_rate)]
     pub rate: Option<f64>,
-    /// Connections open at a time [default: 100; with a rate: --max-connections]
+    /// Connections open at a time [default: 100; stream 1; with a rate: --max-connections]
     #[arg(short, long, value_name = "N", value_parser = value::number32)]
     pub connections: Option<u32>,
-    /// Stop after this time [default: 10s, unless --count is given or the workload is hold]
+    /// Stop after this time [default: 10s, unless --count or --bytes is given or the workload is
+    /// hold]
     #[arg(short, long, value_name = "TIME", value_parser = value::span)]
     pub duration: Option<Span>,
-    /// Stop after this many connections
+    /// Stop after this many connections [default: no limit; stream with --bytes and no --duration:
+    /// --connections]
     #[arg(short = 'n', long, value_name = "N", value_parser = value::number)]
     pub count: Option<u64>,
     /// How the client ends a connection [default: fin]
@@ -240,6 +242,12 @@ pub struct Load {
     /// any; bench 100]
     #[arg(long, value_name = "BYTES", value_parser = value::number)]
     pub response_size: Option<u64>,
+    /// Which way a stream goes; up is from client to server [default: up]
+    #[arg(long)]
+    pub direction: Option<DirectionName>,
+    /// Bytes of each stream and direction: 500m, 1GiB [default: to the end of the run]
+    #[arg(long, value_name = "BYTES", value_parser = value::bytes)]
+    pub bytes: Option<u64>,
 }
 
 /// What each connection of a client does.
@@ -254,6 +262,20 @@ pub enum WorkloadName {
     Rr,
     /// Stay open.
     Hold,
+    /// Send, receive, or both, so many bytes or to the end of the run, every byte verified.
+    Stream,
+}
+
+/// Which way a stream goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DirectionName {
+    /// From client to server.
+    #[default]
+    Up,
+    /// From server to client.
+    Down,
+    /// Both at once.
+    Both,
 }
 
 /// How a client ends a connection.

@@ -4,6 +4,7 @@
 
 use super::live::short;
 use super::report::{Experience, Side};
+use crate::device;
 use crate::stats::Counters;
 use crate::time::Span;
 use std::fmt::Write;
@@ -42,17 +43,20 @@ pub fn side(name: &str, side: &Side, verbose: bool) -> String {
             line("wrong", format!("{name}: {count}"));
         }
     }
+    if let Some(goodput) = goodput(side) {
+        line("goodput", goodput);
+    }
     line("outcomes", outcomes(side));
     line("packets", packets(side));
     line("lost", lost(side));
     line("machine", machine(side));
     if verbose {
-        for ((name, doc), value) in Counters::TABLE.iter().zip(side.counters.values()) {
+        for ((name, doc), value) in Counters::TABLE.iter().zip(side.found.counters.values()) {
             if value > 0 {
                 line("", format!("{name:<28} {value:>12}  {doc}"));
             }
         }
-        for (name, value) in &side.device {
+        for (name, value) in &side.found.device.counters {
             line("", format!("{name:<28} {value:>12}"));
         }
     }
@@ -67,10 +71,31 @@ fn achieved(side: &Side) -> String {
     format!(
         "{} handshakes/s{asked} over {} ({} opened, {} established)",
         short(side.handshakes_per_second()),
-        side.ran,
+        side.found.ran,
         side.opened(),
-        side.counters.established,
+        side.found.counters.established,
     )
+}
+
+/// What was carried, if anything was.
+fn goodput(side: &Side) -> Option<String> {
+    let c = &side.found.counters;
+    let ways = [
+        ("sent", side.tx_bits_per_second(), c.tx_payload_bytes),
+        ("received", side.rx_bits_per_second(), c.rx_payload_bytes),
+    ];
+    let carried = ways.into_iter().filter(|(_, _, bytes)| *bytes > 0);
+    let mut parts: Vec<_> = carried
+        .map(|(way, rate, bytes)| format!("{way} {bytes} bytes at {}bit/s", short(rate)))
+        .collect();
+    if parts.is_empty() {
+        return None;
+    }
+    if c.retrans_segs > 0 {
+        let percent = (1.0 - side.tcp_efficiency()) * 100.0;
+        parts.push(format!("{percent:.2} % of segments sent again"));
+    }
+    Some(parts.join(", "))
 }
 
 /// What was asked for and not launched, why, and what would help.
@@ -106,7 +131,7 @@ fn latency(summary: &crate::stats::histogram::Summary) -> String {
 fn outcomes(side: &Side) -> String {
     let mut text = format!(
         "{} closed by FIN, {} by our RST",
-        side.counters.end_finished, side.counters.end_aborted
+        side.found.counters.end_finished, side.found.counters.end_aborted
     );
     for (reason, count) in side.failures().into_iter().filter(|(_, count)| *count > 0) {
         let _ = write!(text, ", {count} {}", reason.replace('_', " "));
@@ -114,13 +139,13 @@ fn outcomes(side: &Side) -> String {
     let _ = write!(
         text,
         "; {} still open, {} in TIME-WAIT at the end",
-        side.live_left, side.time_wait_left
+        side.found.live_left, side.found.time_wait_left
     );
     text
 }
 
 fn packets(side: &Side) -> String {
-    let c = &side.counters;
+    let c = &side.found.counters;
     let per_connection = |count: u64| count as f64 / side.opened().max(1) as f64;
     let mut text = format!(
         "{} received, {} sent, {:.2} a connection",
@@ -135,7 +160,7 @@ fn packets(side: &Side) -> String {
 }
 
 fn lost(side: &Side) -> String {
-    let c = &side.counters;
+    let c = &side.found.counters;
     let malformed = c.rx_truncated
         + c.rx_ip_header
         + c.rx_ip_length
@@ -168,7 +193,8 @@ fn lost(side: &Side) -> String {
 }
 
 fn machine(side: &Side) -> String {
-    let Side { workers, driver, mode, .. } = side;
+    let (workers, device::Report { driver, mode, counters: _ }) =
+        (side.workers, &side.found.device);
     let via = match *mode {
         "memory" => "memory".to_string(),
         "packet" => format!("AF_PACKET on {driver}"),
@@ -176,9 +202,9 @@ fn machine(side: &Side) -> String {
     };
     format!(
         "{via}, {workers} {}, {:.0} % of turns busy, {} bytes a connection",
-        if *workers == 1 { "worker" } else { "workers" },
+        if workers == 1 { "worker" } else { "workers" },
         side.busy_ratio() * 100.0,
-        side.bytes_per_connection
+        side.found.bytes_per_connection
     )
 }
 
@@ -197,20 +223,24 @@ pub fn reconcile(client: &Side, server: &Side, impaired: bool) -> Result<String,
     // Over a bad link a connection may end otherwise at one end than at the other, by RFC 9293's
     // own rules; what must hold even then is that nothing is left, lost or wrong.
     if !impaired {
-        same("opened and established by the client", opened, client.counters.established);
+        same("opened and established by the client", opened, client.found.counters.established);
         same("opened by the client and closed", opened, client.closed());
         same("opened by the client and accepted by the server", opened, server.opened());
-        same("accepted and established by the server", opened, server.counters.established);
+        same("accepted and established by the server", opened, server.found.counters.established);
         // A client's RST is a close as it was asked for; the server can only see that it came.
-        let server_closed = server.counters.end_finished + server.counters.end_reset;
+        let server_closed = server.found.counters.end_finished + server.found.counters.end_reset;
         same("accepted and closed by the server", opened, server_closed);
-        let (sent, received) = (client.counters.end_aborted, server.counters.end_reset);
+        for (way, from, to) in [("up", client, server), ("down", server, client)] {
+            let (from, to) = (&from.found.counters, &to.found.counters);
+            same(&format!("payload bytes {way}"), from.tx_payload_bytes, to.rx_payload_bytes);
+        }
+        let (sent, received) = (client.found.counters.end_aborted, server.found.counters.end_reset);
         same("RST sent and received", sent, received);
     }
     for (name, side) in [("client", client), ("server", server)] {
-        same(&format!("connections left open at the {name}"), side.live_left, 0);
-        same(&format!("frames missing at the {name}"), side.frames_missing.unsigned_abs(), 0);
-        same(&format!("payload bytes wrong at the {name}"), side.counters.payload_mismatch, 0);
+        same(&format!("connections left open at the {name}"), side.found.live_left, 0);
+        same(&format!("frames missing at the {name}"), side.found.frames_missing.unsigned_abs(), 0);
+        same(&format!("payload bytes wrong at the {name}"), side.verify_errors, 0);
     }
     if opened == 0 {
         wrong.push("no connection was opened".to_string());
@@ -224,7 +254,7 @@ pub fn reconcile(client: &Side, server: &Side, impaired: bool) -> Result<String,
         }
         true => format!(
             "ok: {opened} connections opened over a bad link, {} established, {} closed, none left",
-            client.counters.established,
+            client.found.counters.established,
             client.closed()
         ),
     })
@@ -235,7 +265,10 @@ pub fn reconcile(client: &Side, server: &Side, impaired: bool) -> Result<String,
 /// # Errors
 /// If connections were opened and none was ever established.
 pub fn client_verdict(client: &Side) -> Result<String, String> {
-    let (opened, established) = (client.opened(), client.counters.established);
+    let (opened, established) = (client.opened(), client.found.counters.established);
+    if client.verify_errors > 0 {
+        return Err(format!("{} received bytes were not the ones sent", client.verify_errors));
+    }
     if opened > 0 && established == 0 {
         return Err(format!("none of {opened} connections was established: {}", outcomes(client)));
     }
@@ -273,6 +306,7 @@ pub fn time_wait(msl: Span) -> String {
 mod tests {
     use super::super::report::tests::finding;
     use super::*;
+    use crate::app::results::Served;
 
     fn pair(finished: u64) -> (Side, Side) {
         let client =
@@ -283,11 +317,10 @@ mod tests {
             end_finished: finished,
             ..Counters::default()
         };
-        let experience = Some(Experience { rate: Some(1e6), ..Experience::default() });
-        (
-            Side::merge(&[finding(client, "memory")], experience),
-            Side::merge(&[finding(server, "memory")], None),
-        )
+        let (results, served) = Default::default();
+        let client = Side::client(&[finding(client, "memory")], Some(1e6), &results);
+        let server = Side::server(&[finding(server, "memory")], &served);
+        (client.unwrap(), server.unwrap())
     }
 
     #[test]
@@ -303,15 +336,16 @@ mod tests {
     #[test]
     fn a_close_by_rst_is_a_close() {
         let (mut client, mut server) = pair(0);
-        client.counters.end_finished = 0;
-        client.counters.end_aborted = 10;
-        server.counters.end_reset = 10;
+        client.found.counters.end_finished = 0;
+        client.found.counters.end_aborted = 10;
+        server.found.counters.end_reset = 10;
         assert!(reconcile(&client, &server, false).is_ok());
     }
 
     #[test]
     fn a_run_without_connections_is_not_ok() {
-        let empty = || Side::merge(&[finding(Counters::default(), "memory")], None);
+        let found = [finding(Counters::default(), "memory")];
+        let empty = || Side::server(&found, &Served::default()).unwrap();
         assert!(
             reconcile(&empty(), &empty(), true).unwrap_err().contains("no connection was opened")
         );
@@ -320,12 +354,12 @@ mod tests {
     #[test]
     fn a_shortfall_is_told_with_its_reason_and_its_remedy() {
         let (mut client, _) = pair(10);
-        client.counters.launch_no_tuple = 3;
+        client.found.counters.launch_no_tuple = 3;
         let text = side("client", &client, false);
         assert!(text.contains("of 1.00M/s asked"), "{text}");
         assert!(text.contains("3 launches found every four-tuple"), "{text}");
-        client.counters.rx_tcp_checksum = 9;
-        client.counters.in_segs = 10;
+        client.found.counters.rx_tcp_checksum = 9;
+        client.found.counters.in_segs = 10;
         assert!(side("client", &client, false).contains("--no-verify-tcp-checksum"));
     }
 
@@ -333,8 +367,8 @@ mod tests {
     fn a_client_that_reached_nobody_failed() {
         let (mut client, _) = pair(10);
         assert!(client_verdict(&client).unwrap().starts_with("ok: 10 of 10"));
-        client.counters.established = 0;
-        client.counters.end_refused = 10;
+        client.found.counters.established = 0;
+        client.found.counters.end_refused = 10;
         assert!(client_verdict(&client).unwrap_err().contains("10 refused"));
     }
 }

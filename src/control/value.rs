@@ -37,6 +37,8 @@ pub enum AppName {
     Chargen,
     /// Reads to the end, then sends `BYE` and closes.
     Halfclose,
+    /// Receives and sends what a stream client orders, and verifies it.
+    Stream,
 }
 
 /// One `--listen`: `80`, `80=http`, `8000-8009=echo`, `7003=echo:keepalive=2s/1s/3`,
@@ -138,7 +140,8 @@ pub fn port(text: &str) -> Result<u16, String> {
 fn app(name: &str) -> Result<AppName, String> {
     clap::ValueEnum::from_str(name, false).map_err(|_| {
         format!(
-            "no application is called `{name}`: http, accept, echo, discard, chargen, halfclose"
+            "no application is called `{name}`: http, accept, echo, discard, chargen, halfclose, \
+             stream"
         )
     })
 }
@@ -150,6 +153,18 @@ pub fn number(text: &str) -> Result<u64, String> {
         return Err(format!("`{text}` is not a whole number"));
     }
     Ok(value as u64)
+}
+
+/// Bytes: as [`number`], or with a binary suffix: `64KiB`, `1.5MiB`, `1GiB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let binary = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]
+        .into_iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)));
+    let Some((digits, unit)) = binary else { return number(text) };
+    let value = digits.parse::<f64>().ok().filter(|value| (0.0..=1e6).contains(value));
+    let value =
+        value.ok_or_else(|| format!("`{text}` is not a size: write 500m, 64KiB or 1GiB"))?;
+    Ok((value * unit as f64).round() as u64)
 }
 
 /// As [`number`], for what is held in 32 bits.
@@ -341,6 +356,16 @@ fn hosts(address: Ipv4Addr, host_bits: u32) -> Range {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_take_decimal_and_binary_suffixes() {
+        assert_eq!(bytes("1g"), Ok(1_000_000_000));
+        assert_eq!(bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(bytes("1.5MiB"), Ok(3 << 19));
+        for bad in ["GiB", "-1KiB", "1Gib", "inf", "1e9GiB", "9999999GiB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_take_decimal_suffixes() {

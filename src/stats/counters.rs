@@ -90,5 +90,4 @@ counters! {
     strays_out, "strays_out_total", "Frames without a connection here, left to the next worker; not counted as received.";
     strays_dropped, "strays_dropped_total", "Frames dropped because the next worker's inbox was full.";
     arp_requests, "arp_requests_total", "ARP requests sent.";
-    payload_mismatch, "payload_mismatch_total", "Received payload bytes that were not the expected ones.";
 }

@@ -84,13 +84,13 @@ mod tests {
     fn a_snapshot_is_the_sum_of_what_the_workers_published_last() {
         let board = Board::new(2);
         assert_eq!(board.snapshot(), Default::default());
-        let mut counters = Counters { in_segs: 5, payload_mismatch: 1, ..Counters::default() };
+        let mut counters = Counters { in_segs: 5, out_segs: 1, ..Counters::default() };
         board.publish(0, &counters, &Gauges { live: 3, time_wait: 1, pool_frames: 10 });
         counters.in_segs = 7;
         board.publish(0, &counters, &Gauges { live: 2, time_wait: 2, pool_frames: 11 });
         board.publish(1, &counters, &Gauges { live: 1, time_wait: 0, pool_frames: 20 });
         let (sum, gauges) = board.snapshot();
-        assert_eq!(sum, Counters { in_segs: 14, payload_mismatch: 2, ..Counters::default() });
+        assert_eq!(sum, Counters { in_segs: 14, out_segs: 2, ..Counters::default() });
         assert_eq!(gauges, Gauges { live: 3, time_wait: 2, pool_frames: 31 });
     }
 

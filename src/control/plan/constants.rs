@@ -1,0 +1,79 @@
+//! TCP's constants: what was asked for, laid over the defaults, within the bounds that RFCs set.
+
+use crate::control::settings::Tcp;
+use crate::tcp;
+use crate::time::Span;
+
+/// # Errors
+/// A value that its RFC forbids, or two that contradict each other.
+pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String> {
+    let Tcp {
+        tcp_msl,
+        tcp_rto_initial,
+        tcp_rto_min,
+        tcp_rto_max,
+        tcp_syn_retries,
+        tcp_data_retries,
+        tcp_fin_wait2,
+        tcp_mss,
+        tcp_timestamps,
+        tcp_window_scaling,
+        tcp_window,
+    } = tcp;
+    let default = tcp::Config::default();
+    let config = tcp::Config {
+        msl: tcp_msl.unwrap_or(msl_default),
+        rto_initial: tcp_rto_initial.unwrap_or(default.rto_initial),
+        rto_min: tcp_rto_min.unwrap_or(default.rto_min),
+        rto_max: tcp_rto_max.unwrap_or(default.rto_max),
+        syn_retries: tcp_syn_retries.unwrap_or(default.syn_retries),
+        data_retries: tcp_data_retries.unwrap_or(default.data_retries),
+        fin_wait2: tcp_fin_wait2.unwrap_or(default.fin_wait2),
+        mss: tcp_mss.unwrap_or(default.mss),
+        timestamps: tcp_timestamps.unwrap_or(default.timestamps),
+        // Read from the clock when the run begins: a plan says the same whenever it is made.
+        timestamp_origin_ms: default.timestamp_origin_ms,
+        window_scaling: tcp_window_scaling.unwrap_or(default.window_scaling),
+        window: tcp_window.unwrap_or(default.window),
+    };
+    if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
+        return Err(format!(
+            "--tcp-rto-min {} must be above 0 and not above --tcp-rto-max {}",
+            config.rto_min, config.rto_max
+        ));
+    }
+    // RFC 7323 s2.3: a window of 2^30 bytes is the largest that a shift of 14 can say.
+    let window_max = if config.window_scaling { 1 << 30 } else { 65_535 };
+    if config.window < u32::from(config.mss) || config.window > window_max {
+        return Err(format!(
+            "--tcp-window {} must be from the MSS, {}, to {window_max}",
+            config.window, config.mss
+        ));
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, FromArgMatches};
+
+    #[test]
+    fn the_help_tells_the_true_defaults() {
+        let command = Tcp::augment_args(clap::Command::new("tcp"));
+        let mut words = vec!["tcp".to_string()];
+        for arg in command.get_arguments() {
+            let help = arg.get_help().unwrap().to_string();
+            let default = help.split("[default: ").nth(1).unwrap();
+            let default = default.split([']', ';']).next().unwrap();
+            // Said in words: it depends on the MTU.
+            if arg.get_id() != "tcp_mss" {
+                words.push(format!("--{}={default}", arg.get_long().unwrap()));
+            }
+        }
+        let matches = command.try_get_matches_from(words).unwrap();
+        let tcp = Tcp::from_arg_matches(&matches).unwrap();
+        let default = tcp::Config::default();
+        assert_eq!(config(tcp, Span::ZERO), Ok(default));
+    }
+}
