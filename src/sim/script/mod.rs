@@ -13,6 +13,7 @@
 //!
 //! Sequence numbers are relative to the first SYN of their side. Times are seconds after the line
 //! before. Whatever the engine sends must be expected by the next line: silence is checked always.
+//! `[ect0]`, `[ce]` or `[dscp 46]` before the flags is what the IP header says; nothing is zero.
 //! Payload is a pattern that both sides verify. `parse` knows the notation, `run` the meaning,
 //! `notation` what a segment looks like, `witness` what the application was told.
 
@@ -93,6 +94,16 @@ mod tests {
     }
 
     #[test]
+    fn marks_in_the_ip_header_are_compared_too() {
+        let marked = OPEN.replace("> S.", "> [dscp 46 ect0] S.");
+        let what = what(&marked);
+        assert!(what.contains("expected  > [dscp 46 ect0] S. 0:0(0)"), "{what}");
+        assert!(what.contains("got       > S. 0:0(0)"), "{what}");
+        let unmarked = OPEN.replace("> S.", "> [dscp 0 noecn] S.").replace("< .", "< [ce] .");
+        assert!(super::run("test", &unmarked).is_ok());
+    }
+
+    #[test]
     fn a_segment_that_does_not_come_or_comes_late_is_missed() {
         let missing = what(&format!("{OPEN}+0 > . 1:1(0) ack 1"));
         assert!(missing.contains("got       nothing"), "{missing}");
@@ -148,6 +159,10 @@ mod tests {
             ("// G.\n+0 ended(badly)", "badly"),
             ("// G.\n+0 counter(Nothing, 1)", "Nothing"),
             ("// G.\n+0 < S *:*(0)", "*"),
+            ("// G.\n+0 < [ect3] S 0:0(0)", "ect3"),
+            ("// G.\n+0 < [dscp 64] S 0:0(0)", "64"),
+            ("// G.\n+0 < [ce S 0:0(0)", "]"),
+            ("// G.\n+0 icmp(nonsense, 1)", "nonsense"),
         ];
         for (text, part) in cases {
             let what = what(text);

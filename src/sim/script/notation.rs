@@ -1,10 +1,27 @@
 //! Segments as they are written: a [`Pattern`] is one of a script's, a [`Relative`] one from the
 //! wire, its numbers counted from where each side began.
 
-use crate::wire::options::Options;
+use crate::wire::options::{Options, Sack};
 use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
 use std::fmt;
+
+/// The ECN field's values (RFC 3168 s5), by their bits.
+pub const ECN_NAMES: [&str; 4] = ["noecn", "ect1", "ect0", "ce"];
+
+/// ICMP errors by name, with type and code (RFC 792, RFC 1812 s5.2.7.1).
+pub const ICMP_NAMES: [(&str, u8, u8); 10] = [
+    ("net_unreachable", 3, 0),
+    ("host_unreachable", 3, 1),
+    ("protocol_unreachable", 3, 2),
+    ("port_unreachable", 3, 3),
+    ("frag_needed", 3, 4),
+    ("source_route_failed", 3, 5),
+    ("prohibited", 3, 13),
+    ("source_quench", 4, 0),
+    ("ttl_exceeded", 11, 0),
+    ("parameter_problem", 12, 0),
+];
 
 /// A segment of a script. `None` is `*`: any value will do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +34,8 @@ pub struct Pattern {
     pub window: Option<u16>,
     /// Meaningless without the URG flag.
     pub urgent: u16,
+    /// DSCP and ECN, as in the IP header.
+    pub tos: u8,
     pub options: Wanted,
     /// As it stands in the script.
     pub text: String,
@@ -50,15 +69,18 @@ impl Bases {
         // Before the first SYN is taken for known it counts from itself.
         let unknown = if segment.flags.has(Flags::SYN) { segment.seq } else { 0 };
         let seq = segment.seq.wrapping_sub(self.ours.unwrap_or(unknown));
-        Relative(Segment { seq, ack: segment.ack.wrapping_sub(self.theirs), ..*segment })
+        let sack = moved(&segment.options.sack, 0u32.wrapping_sub(self.theirs));
+        let options = Options { sack, ..segment.options };
+        Relative(Segment { seq, ack: segment.ack.wrapping_sub(self.theirs), options, ..*segment })
     }
 }
 
 impl Pattern {
     /// True if `sent` is as written.
     pub fn matches(&self, sent: &Relative) -> bool {
-        let Segment { flags, seq, ack, window, urgent, options, payload_len, .. } = sent.0;
+        let Segment { flags, seq, ack, window, urgent, tos, options, payload_len, .. } = sent.0;
         flags == self.flags
+            && tos == self.tos
             && is(self.seq, seq)
             && payload_len == self.payload_len
             && (!flags.has(Flags::ACK) || is(self.ack, ack))
@@ -86,15 +108,30 @@ impl Wanted {
     }
 }
 
+/// The blocks with `by` added to their edges.
+pub fn moved(sack: &Sack, by: u32) -> Sack {
+    let mut moved = Sack::default();
+    for &(left, right) in sack.blocks() {
+        moved.push(left.wrapping_add(by), right.wrapping_add(by));
+    }
+    moved
+}
+
 fn is<T: PartialEq>(wanted: Option<T>, got: T) -> bool {
     wanted.is_none_or(|wanted| wanted == got)
 }
 
 impl fmt::Display for Relative {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Segment { flags, seq, ack, window, urgent, options, payload_len, .. } = self.0;
+        let Segment { flags, seq, ack, window, urgent, tos, options, payload_len, .. } = self.0;
         let end = seq.wrapping_add(u32::from(payload_len));
-        write!(out, "> {flags} {seq}:{end}({payload_len})")?;
+        write!(out, "> ")?;
+        match (tos >> 2, ECN_NAMES[usize::from(tos & 3)]) {
+            (0, "noecn") => {}
+            (0, ecn) => write!(out, "[{ecn}] ")?,
+            (dscp, ecn) => write!(out, "[dscp {dscp} {ecn}] ")?,
+        }
+        write!(out, "{flags} {seq}:{end}({payload_len})")?;
         if flags.has(Flags::ACK) {
             write!(out, " ack {ack}")?;
         }
@@ -119,6 +156,14 @@ impl fmt::Display for Relative {
         }
         if let Some(shift) = options.window_scale {
             item(out, format_args!("wscale {shift}"))?;
+        }
+        if let Some(timeout) = options.user_timeout {
+            item(out, format_args!("uto {timeout}"))?;
+        }
+        if !options.sack.is_empty() {
+            let blocks = options.sack.blocks().iter();
+            let blocks: String = blocks.map(|(left, right)| format!(" {left}:{right}")).collect();
+            item(out, format_args!("sack{blocks}"))?;
         }
         if !options.is_empty() { write!(out, ">") } else { Ok(()) }
     }

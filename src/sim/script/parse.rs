@@ -1,7 +1,7 @@
 //! From a script's text to what is to be done, line by line.
 
 use super::Outcome;
-use super::notation::{Pattern, Wanted};
+use super::notation::{ECN_NAMES, ICMP_NAMES, Pattern, Wanted};
 use crate::stats::Counters;
 use crate::tcp::{self, End, Keepalive, State};
 use crate::time::Span;
@@ -55,11 +55,13 @@ pub enum Act {
     Room(u32),
     Stop,
     Inject(Pattern),
-    /// An ICMP error of this type and code about the segment at this number of ours.
+    /// An ICMP error of this type and code about the segment at this number of ours; the MTU is the
+    /// next hop's, if it is about that.
     Icmp {
         kind: u8,
         code: u8,
         seq: u32,
+        mtu: u16,
     },
     Expect(Pattern),
     /// Nothing is sent for so long.
@@ -203,12 +205,18 @@ fn act(what: &str, setup: &mut Setup) -> Outcome<Act> {
         "abort" => Act::Abort,
         "room" => Act::Room(number(inside)?),
         "stop" => Act::Stop,
-        "icmp" => {
-            let [kind, code, seq] = arguments(inside)?;
-            Act::Icmp { kind: number(kind)?, code: number(code)?, seq: number(seq)? }
-        }
+        "icmp" => icmp(inside)?,
         _ => Act::Claim(claim(name, inside)?),
     })
+}
+
+/// `frag_needed, 1, 1400`: which error, about which number, and the MTU if it is about that.
+fn icmp(inside: &str) -> Outcome<Act> {
+    let (name, rest) = inside.split_once(',').ok_or_else(|| format!("`{inside}` of what?"))?;
+    let known = ICMP_NAMES.iter().find(|(known, ..)| *known == name.trim());
+    let (_, kind, code) = *known.ok_or_else(|| format!("there is no ICMP error `{name}`"))?;
+    let (seq, mtu) = rest.split_once(',').unwrap_or((rest, "0"));
+    Ok(Act::Icmp { kind, code, seq: number(seq)?, mtu: number(mtu)? })
 }
 
 fn claim(name: &str, inside: &str) -> Outcome<Claim> {
@@ -237,10 +245,14 @@ fn claim(name: &str, inside: &str) -> Outcome<Claim> {
     })
 }
 
-/// `S. 0:0(0) ack 1 win 65535 urg 0 <mss 1460>`.
+/// `[ect0] S. 0:0(0) ack 1 win 65535 urg 0 <mss 1460>`.
 fn pattern(text: &str) -> Outcome<Pattern> {
-    let (fields, options) = match text.split_once('<') {
-        None => (text, ""),
+    let (marks, segment) = match text.strip_prefix('[') {
+        None => ("", text),
+        Some(rest) => rest.split_once(']').ok_or_else(|| format!("`{text}` has no `]`"))?,
+    };
+    let (fields, options) = match segment.split_once('<') {
+        None => (segment, ""),
         Some((fields, options)) => {
             let inside = options.trim_end().strip_suffix('>');
             (fields, inside.ok_or_else(|| format!("`<{options}` has no end"))?)
@@ -256,6 +268,7 @@ fn pattern(text: &str) -> Outcome<Pattern> {
         ack: None,
         window: None,
         urgent: 0,
+        tos: tos(marks)?,
         options: wanted(options)?,
         text: text.to_owned(),
     };
@@ -276,6 +289,24 @@ fn pattern(text: &str) -> Outcome<Pattern> {
         return Err("the flag `.` and the field `ack` go together".to_owned());
     }
     Ok(pattern)
+}
+
+/// What stands between `[` and `]`: `ect0`, `ect1`, `ce`, `noecn`, `dscp 46`, or a DSCP and one of
+/// the others.
+fn tos(text: &str) -> Outcome<u8> {
+    let (mut tos, mut words) = (0, text.split_whitespace());
+    while let Some(word) = words.next() {
+        let ecn = ECN_NAMES.iter().position(|name| *name == word);
+        tos |= match (ecn, word) {
+            (Some(bits), _) => bits as u8,
+            (None, "dscp") => match number::<u8>(words.next().unwrap_or_default())? {
+                dscp @ 0..64 => dscp << 2,
+                dscp => return Err(format!("{dscp} is no DSCP: 0 to 63 are")),
+            },
+            (None, _) => return Err(format!("there is no mark `{word}`")),
+        };
+    }
+    Ok(tos)
 }
 
 /// tcpdump's letters; `-` for none.
@@ -316,6 +347,7 @@ fn wanted(text: &str) -> Outcome<Wanted> {
             ["sackOK"] => options.sack_permitted = true,
             ["mss", mss] => options.mss = Some(number(mss)?),
             ["wscale", shift] => options.window_scale = Some(number(shift)?),
+            ["uto", timeout] => options.user_timeout = Some(number(timeout)?),
             ["TS", "val", value, "ecr", echo] => {
                 timestamps = Some((number_or_any(value)?, number_or_any(echo)?));
             }

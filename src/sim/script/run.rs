@@ -1,7 +1,7 @@
 //! What a script's lines mean: one engine, one peer that is only what the script says, one clock.
 
 use super::Outcome;
-use super::notation::{Bases, Pattern, Wanted};
+use super::notation::{Bases, Pattern, Wanted, moved};
 use super::parse::{Act, Claim, Line, Script, Setup};
 use super::witness::{Place, Told, Witness, payload_byte};
 use crate::app::Conn;
@@ -126,7 +126,7 @@ impl Bench {
             Act::Room(bytes) => self.prod(|app, _| app.room = *bytes)?,
             Act::Stop => self.engine.stop(),
             Act::Inject(pattern) => self.inject(pattern),
-            Act::Icmp { kind, code, seq } => self.inject_icmp(*kind, *code, *seq),
+            Act::Icmp { kind, code, seq, mtu } => self.inject_icmp((*kind, *code), *seq, *mtu),
             Act::Silence(span) => return self.wait_quietly(*span),
             Act::Claim(claim) => return self.claim(claim),
             Act::Expect(_) => {}
@@ -249,7 +249,7 @@ impl Bench {
             flags: pattern.flags,
             window: pattern.window.unwrap_or(u16::MAX),
             urgent: pattern.urgent,
-            tos: 0,
+            tos: pattern.tos,
             options,
             payload_at: header_len as u16,
             payload_len: pattern.payload_len,
@@ -270,13 +270,15 @@ impl Bench {
             Wanted::These { options, timestamps } => {
                 let stamp = |value: Option<u32>| value.unwrap_or(self.sent_stamp);
                 let timestamps = timestamps.map(|(value, echo)| (stamp(value), stamp(echo)));
-                Options { timestamps, ..*options }
+                let sack = moved(&options.sack, self.bases.ours.unwrap_or(0));
+                Options { timestamps, sack, ..*options }
             }
         }
     }
 
-    /// An ICMP error that quotes the header and eight bytes of a segment of ours (RFC 792).
-    fn inject_icmp(&mut self, kind: u8, code: u8, seq: u32) {
+    /// An ICMP error that quotes the header and eight bytes of a segment of ours (RFC 792, RFC 1191
+    /// s4).
+    fn inject_icmp(&mut self, (kind, code): (u8, u8), seq: u32, mtu: u16) {
         let mut message = [0; 36];
         let (ip, tcp) = message[8..].split_at_mut(ipv4::HEADER_LEN);
         ipv4::emit(ip, (OUR_IP, PEER_IP), PROTOCOL_TCP, 20, 0, (64, 0));
@@ -285,6 +287,7 @@ impl Bench {
         tcp[2..4].copy_from_slice(&self.key.remote_port.to_be_bytes());
         tcp[4..].copy_from_slice(&seq.to_be_bytes());
         (message[0], message[1]) = (kind, code);
+        message[6..8].copy_from_slice(&mtu.to_be_bytes());
         let checksum = checksum::finish(checksum::sum(&message));
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
 
