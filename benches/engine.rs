@@ -138,22 +138,21 @@ mod ours {
             let connections_max = in_flight as u32 + 20_000;
             let (ours, theirs) = Pool::pair(1024).expect("memory for frames");
             let (near, far) = link::pair(ours.umem(), 256);
-            let (first, last) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 16));
+            let (first, last) = ([10, 0, 0, 1].into(), [10, 0, 0, 16].into());
             let server = Ipv4Addr::new(10, 0, 0, 100);
             let base = Config {
                 mac: Mac([2, 0, 0, 0, 0, 1]),
-                vlan: None,
                 mtu: 1500,
                 ttl: 64,
-                subnets: vec![Subnet { first, last, prefix_len: 24 }],
-                gateway: None,
+                subnets: vec![Subnet { first, last, prefix_len: 24, vlan: None }],
+                gateways: vec![],
                 listeners: vec![],
                 ranges: Some(Ranges {
                     locals: vec![Range { first, last }],
                     first_port: 1024,
                     last_port: 65_535,
                     targets: vec![Target {
-                        addresses: Range { first: server, last: server },
+                        addresses: Range::only(server),
                         first_port: 80,
                         last_port: 80,
                     }],
@@ -168,7 +167,7 @@ mod ours {
             };
             let server = Config {
                 mac: Mac([2, 0, 0, 0, 0, 2]),
-                subnets: vec![Subnet { first: server, last: server, prefix_len: 24 }],
+                subnets: vec![Subnet::only(server, 24)],
                 listeners: vec![Listener { port: 80, keepalive: None }],
                 ranges: None,
                 ..base.clone()
@@ -195,7 +194,8 @@ mod ours {
                     > self.client.engine.app.in_flight
                 {
                     let Some(oldest) = self.client.engine.app.open.pop_front() else { break };
-                    self.client.engine.prod(self.now, &oldest, |_, conn| conn.close());
+                    let endpoints = self.client.engine.endpoints(&oldest);
+                    self.client.engine.prod(self.now, &endpoints, |_, conn| conn.close());
                 }
                 self.turn();
             }

@@ -14,7 +14,6 @@ use shakedown::tcp::{Seq, Tcb};
 use shakedown::time::Instant;
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::net::Ipv4Addr;
 
 /// What each rival can do.
 trait Index {
@@ -26,7 +25,7 @@ trait Index {
 
 impl Index for Table<()> {
     fn new(max: u32) -> Table<()> {
-        Table::new(max, Secret::from_seed(1))
+        Table::new(max, 0, Secret::from_seed(1))
     }
 
     fn find(&self, key: &FlowKey) -> Option<u32> {
@@ -86,12 +85,8 @@ impl Index for Scan {
 }
 
 fn key(number: u32) -> FlowKey {
-    FlowKey {
-        local: Ipv4Addr::new(10, 0, 0, 2),
-        remote: Ipv4Addr::from_bits(0x0a01_0000 + (number >> 15)),
-        local_port: 80,
-        remote_port: 1024 + (number & 0x7fff) as u16,
-    }
+    let remote = (0x0a01_0000 + (number >> 15)).to_be_bytes();
+    FlowKey::v4(([10, 0, 0, 2], 80), (remote, 1024 + (number & 0x7fff) as u16))
 }
 
 fn run<I: Index>(criterion: &mut Criterion, name: &str, sizes: &[u32]) {

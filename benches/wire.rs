@@ -4,6 +4,7 @@
 //! full segment (1514).
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use shakedown::wire::Family;
 use shakedown::wire::checksum;
 use shakedown::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
 use shakedown::wire::options::Options;
@@ -36,8 +37,8 @@ fn frames() -> Vec<(&'static str, Segment, Vec<u8>)> {
         .into_iter()
         .map(|(name, flags, options, payload_len)| {
             let segment = Segment {
-                src: Ipv4Addr::new(10, 0, 0, 1),
-                dst: Ipv4Addr::new(10, 0, 0, 2),
+                src: [10, 0, 0, 1].into(),
+                dst: [10, 0, 0, 2].into(),
                 src_port: 40_000,
                 dst_port: 80,
                 seq: 0x1234_5678,
@@ -50,7 +51,7 @@ fn frames() -> Vec<(&'static str, Segment, Vec<u8>)> {
                 payload_at: 0,
                 payload_len,
             };
-            let at = header_len(false, &options);
+            let at = header_len(false, Family::V4, &options);
             let mut frame: Vec<u8> = (0..at + usize::from(payload_len)).map(|i| i as u8).collect();
             emit(&mut frame, &ETHERNET, &segment, 1, 64);
             (name, segment, frame)

@@ -30,11 +30,10 @@ struct Pair {
 fn config(address: Ipv4Addr, mac: u8) -> Config {
     Config {
         mac: Mac([2, 0, 0, 0, 0, mac]),
-        vlan: None,
         mtu: 1500,
         ttl: 64,
-        subnets: vec![Subnet { first: address, last: address, prefix_len: 24 }],
-        gateway: None,
+        subnets: vec![Subnet::only(address, 24)],
+        gateways: vec![],
         listeners: vec![],
         ranges: None,
         keepalive: None,
@@ -51,9 +50,9 @@ impl Pair {
         let (near, far) = link::pair(ours.umem(), 256);
         let listeners = vec![Listener { port: 80, keepalive: None }];
         let server_config = Config { listeners, ..config(SERVER, 2) };
-        let addresses = Range { first: SERVER, last: SERVER };
+        let addresses = Range::only(SERVER);
         let ranges = Ranges {
-            locals: vec![Range { first: CLIENT, last: CLIENT }],
+            locals: vec![Range::only(CLIENT)],
             first_port: 1024,
             last_port: 65_535,
             targets: vec![Target { addresses, first_port: 80, last_port: 80 }],

@@ -4,7 +4,7 @@
 use shakedown::app::{App, Conn, Launch};
 use shakedown::device::link;
 use shakedown::engine::{Config, Engine, Listener, Subnet};
-use shakedown::flow::FlowKey;
+use shakedown::flow::Endpoints;
 use shakedown::flow::tuples::{Range, Ranges, Target};
 use shakedown::frame::{Burst, Pool};
 use shakedown::tcp::{self, End, Keepalive};
@@ -43,11 +43,10 @@ fn mac(last: u8) -> Mac {
 fn config(address: Ipv4Addr, listeners: Vec<Listener>) -> Config {
     Config {
         mac: mac(address.octets()[3]),
-        vlan: None,
         mtu: 1500,
         ttl: 64,
-        subnets: vec![Subnet { first: address, last: address, prefix_len: 24 }],
-        gateway: None,
+        subnets: vec![Subnet::only(address, 24)],
+        gateways: vec![],
         listeners,
         ranges: None,
         keepalive: None,
@@ -72,8 +71,9 @@ fn a_connection_that_we_opened_has_the_keepalive_of_none_of_our_listeners() {
     let client = engine(Config { keepalive, ..config(CLIENT, plain(9)) });
     let mut client = Worker::new(near, client, ours);
     let mut server = Worker::new(far, engine(config(SERVER, plain(80))), theirs);
-    let key = FlowKey { local: CLIENT, remote: SERVER, local_port: 4000, remote_port: 80 };
-    client.engine.connect(Instant::ZERO, key, ()).unwrap();
+    let local = (CLIENT, 4000).into();
+    let endpoints = Endpoints { local, remote: (SERVER, 80).into() };
+    client.engine.connect(Instant::ZERO, &endpoints, ()).unwrap();
     for turn in 0..300 {
         let now = Instant::ZERO + Span::from_millis(10 * turn);
         client.turn(now);
@@ -87,12 +87,11 @@ fn a_connection_that_we_opened_has_the_keepalive_of_none_of_our_listeners() {
 /// Goal: as long as the device takes nothing more, no connection is added to those that wait.
 #[test]
 fn launches_wait_while_what_is_under_way_finds_no_room() {
-    let addresses = |address| Range { first: address, last: address };
     let ranges = Ranges {
-        locals: vec![addresses(CLIENT)],
+        locals: vec![Range::only(CLIENT)],
         first_port: 1024,
         last_port: 65_535,
-        targets: vec![Target { addresses: addresses(SERVER), first_port: 80, last_port: 80 }],
+        targets: vec![Target { addresses: Range::only(SERVER), first_port: 80, last_port: 80 }],
         share: 0,
         shares: 1,
     };
@@ -113,8 +112,8 @@ fn launches_wait_while_what_is_under_way_finds_no_room() {
 fn syn_and_reset(count: u32) -> impl Iterator<Item = Segment> {
     (0..count).flat_map(|n| {
         let syn = Segment {
-            src: Ipv4Addr::from_bits(0x0b00_0000 + n),
-            dst: SERVER,
+            src: Ipv4Addr::from_bits(0x0b00_0000 + n).into(),
+            dst: SERVER.into(),
             src_port: 4000,
             dst_port: 80,
             seq: 0,
@@ -142,7 +141,7 @@ fn strangers_from_ever_new_addresses_do_not_use_up_the_next_hops() {
     for (turn, burst) in segments.chunks(64).enumerate() {
         for segment in burst {
             let mut frame = pool.take().unwrap();
-            frame.reset(segment::header_len(false, &segment.options));
+            frame.reset(segment::header_len(false, segment.family(), &segment.options));
             segment::emit(frame.bytes_mut(), &header, segment, 0, 64);
             rx.push(frame);
         }
@@ -163,7 +162,7 @@ fn syn_to(server: &mut Engine<Greedy>, pool: &mut Pool, src_port: u16) -> Flags 
     let syn = Segment { src_port, ..syn_and_reset(1).next().unwrap() };
     let (mut rx, mut tx) = (Burst::new(), Burst::new());
     let mut frame = pool.take().unwrap();
-    frame.reset(segment::header_len(false, &syn.options));
+    frame.reset(segment::header_len(false, syn.family(), &syn.options));
     segment::emit(frame.bytes_mut(), &header, &syn, 0, 64);
     rx.push(frame);
     server.poll(Instant::ZERO, pool, &mut rx, &mut tx);

@@ -14,6 +14,7 @@ use shakedown::frame::{Burst, Pool};
 use shakedown::rng::Rng;
 use shakedown::tcp::{self, Keepalive};
 use shakedown::time::{Instant, Span};
+use shakedown::wire::Family;
 use shakedown::wire::arp;
 use shakedown::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
 use shakedown::wire::options::Options;
@@ -67,7 +68,7 @@ fn config(rng: &mut Rng) -> Config {
     Config {
         mac: OUR_MAC,
         mtu: 1500,
-        subnets: vec![Subnet { first: OURS, last: OURS, prefix_len: 24 }],
+        subnets: vec![Subnet::only(OURS, 24)],
         keepalive: Some(keepalive),
         connections_max: 16,
         tcp: tcp::Config {
@@ -82,9 +83,8 @@ fn config(rng: &mut Rng) -> Config {
         },
         verify: Verify::All,
         seed: rng.next(),
-        vlan: None,
         ttl: 64,
-        gateway: None,
+        gateways: vec![],
         listeners: vec![],
         ranges: None,
     }
@@ -100,9 +100,9 @@ fn server(rng: &mut Rng) -> Engine<Server> {
 
 fn client(rng: &mut Rng) -> Engine<Client> {
     let mut config = config(rng);
-    let addresses = Range { first: THEIRS, last: THEIRS };
+    let addresses = Range::only(THEIRS);
     config.ranges = Some(Ranges {
-        locals: vec![Range { first: OURS, last: OURS }],
+        locals: vec![Range::only(OURS)],
         first_port: 1,
         last_port: 6,
         targets: vec![Target { addresses, first_port: 1, last_port: 4 }],
@@ -222,10 +222,10 @@ impl<A: App> Stranger<A> {
         let seen = self.flows.get(&flow).copied().unwrap_or_default();
         let options = self.options();
         let payload_len = [0, 0, 0, 1, 5, 300, 1_400][self.rng.below(7) as usize];
-        let payload_at = segment::header_len(false, &options);
+        let payload_at = segment::header_len(false, Family::V4, &options);
         let segment = Segment {
-            src: THEIRS,
-            dst: OURS,
+            src: THEIRS.into(),
+            dst: OURS.into(),
             src_port: flow.1,
             dst_port: flow.0,
             seq: seen.ack.wrapping_add(self.nearly()),

@@ -8,10 +8,10 @@ use shakedown::app::client::{Client, Close, Load, Workload};
 use shakedown::app::server::{Server, Service};
 use shakedown::app::{App, Conn};
 use shakedown::device::impair::Options;
-use shakedown::flow::FlowKey;
+use shakedown::flow::Endpoints;
 use shakedown::rng::Rng;
 use shakedown::sim::{self, Setup, Sim};
-use shakedown::tcp::{End, Keepalive};
+use shakedown::tcp::{End, Keepalive, Mss};
 use shakedown::time::{Instant, Span};
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,7 @@ fn patient(seed: u64, link: Options) -> Setup {
     for config in [&mut setup.a, &mut setup.b] {
         config.tcp.timestamps = rng.chance(0.5);
         config.tcp.window_scaling = rng.chance(0.5);
-        config.tcp.mss = [1460, 1460, 536, 300][rng.below(4) as usize];
+        config.tcp.mss = Mss::both([1440, 1440, 536, 300][rng.below(4) as usize]);
         config.tcp.window = [65_535, 300_000, 3_000, 500][rng.below(4) as usize];
         config.tcp.syn_retries = 40;
         config.tcp.data_retries = 40;
@@ -347,25 +347,11 @@ fn both_sides_may_open_and_close_at_the_same_time() {
         for_all_seeds(name, |seed, captures| {
             let setup = Setup { captures, ..patient(seed, link) };
             let mut sim = Sim::new(setup, Crossing::default(), Crossing::default());
-            let keys: Vec<FlowKey> = (0..8)
-                .map(|n| FlowKey {
-                    local: sim::A_IP,
-                    remote: sim::B_IP,
-                    local_port: 7000 + n,
-                    remote_port: 9000,
-                })
-                .collect();
-            for &FlowKey { local, remote, local_port, remote_port } in &keys {
-                let (a, b) = (&mut sim.a.engine, &mut sim.b.engine);
-                let key = FlowKey { local, remote, local_port, remote_port };
-                a.connect(Instant::ZERO, key, ()).unwrap();
-                let key = FlowKey {
-                    local: remote,
-                    remote: local,
-                    local_port: remote_port,
-                    remote_port: local_port,
-                };
-                b.connect(Instant::ZERO, key, ()).unwrap();
+            for port in 7000..7008 {
+                let (local, remote) = ((sim::A_IP, port).into(), (sim::B_IP, 9000).into());
+                let endpoints = Endpoints { local, remote };
+                sim.a.engine.connect(Instant::ZERO, &endpoints, ()).unwrap();
+                sim.b.engine.connect(Instant::ZERO, &endpoints.reversed(), ()).unwrap();
             }
             sim.run_out(END);
             for engine in [&sim.a.engine, &sim.b.engine] {

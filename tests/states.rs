@@ -79,12 +79,7 @@ impl Pair {
 /// A connection in `state`, reached as the RFC's diagram has it, with text sent both ways where
 /// that is possible.
 fn pair_in(state: State) -> Pair {
-    let key = FlowKey {
-        local: [10, 0, 0, 1].into(),
-        remote: [10, 0, 0, 2].into(),
-        local_port: 1024,
-        remote_port: 80,
-    };
+    let key = FlowKey::v4(([10, 0, 0, 1], 1024), ([10, 0, 0, 2], 80));
     let config = Config { timestamps: false, ..Config::default() };
     let now = Instant::ZERO + Span::from_secs(1);
     let tcb = Tcb::open_active(key, Seq(ISS), now);
@@ -95,7 +90,7 @@ fn pair_in(state: State) -> Pair {
     }
     if state == State::SynReceived {
         let syn = pair.segment(Flags::SYN, IRS, 0, 0);
-        pair.tcb = Tcb::open_passive(&syn, Seq(ISS), &config, now);
+        pair.tcb = Tcb::open_passive(key, &syn, Seq(ISS), &config, now);
         pair.seq = IRS.wrapping_add(1);
         pair.sends();
         return pair;

@@ -6,12 +6,13 @@ use shakedown::app::server::{Server, Service};
 use shakedown::app::{App, results::Results};
 use shakedown::device::{Device, Report};
 use shakedown::engine::{Config, Engine, Listener, Subnet};
-use shakedown::flow::FlowKey;
+use shakedown::flow::Endpoints;
 use shakedown::flow::tuples::{Range, Ranges, Target};
 use shakedown::frame::{Burst, Pool};
 use shakedown::stats::Counters;
 use shakedown::tcp::{self, End, State};
 use shakedown::time::{Instant, Span};
+use shakedown::wire::Family;
 use shakedown::wire::ethernet::{self, ETHERTYPE_IPV4, Mac};
 use shakedown::wire::icmp::{self, Unspoken};
 use shakedown::wire::options::Options;
@@ -88,11 +89,10 @@ fn lanes(count: usize) -> Vec<Lane> {
 fn config(address: Ipv4Addr, mac: Mac) -> Config {
     Config {
         mac,
-        vlan: None,
         mtu: 1500,
         ttl: 64,
-        subnets: vec![Subnet { first: address, last: address, prefix_len: 24 }],
-        gateway: None,
+        subnets: vec![Subnet::only(address, 24)],
+        gateways: vec![],
         listeners: vec![],
         ranges: None,
         keepalive: None,
@@ -133,9 +133,9 @@ fn servers(own: &[Lane], peers: &[Lane], spread: Spread) -> Vec<Worker<Port, Ser
 /// Clients that open `each` connections a worker.
 fn clients(own: &[Lane], peers: &[Lane], spread: Spread, each: u64) -> Vec<Worker<Port, Client>> {
     host(own, peers, spread, |share| {
-        let addresses = Range { first: SERVER, last: SERVER };
+        let addresses = Range::only(SERVER);
         let ranges = Ranges {
-            locals: vec![Range { first: CLIENT, last: CLIENT }],
+            locals: vec![Range::only(CLIENT)],
             first_port: 1024,
             last_port: 65_535,
             targets: vec![Target { addresses, first_port: 80, last_port: 80 }],
@@ -239,10 +239,10 @@ fn an_arp_reply_that_arrives_at_one_worker_resolves_for_the_others() {
 
 fn segment(flags: Flags, port: u16, seq: u32, ack: u32) -> Vec<u8> {
     let options = Options::default();
-    let header_len = segment::header_len(false, &options);
+    let header_len = segment::header_len(false, Family::V4, &options);
     let segment = Segment {
-        src: CLIENT,
-        dst: SERVER,
+        src: CLIENT.into(),
+        dst: SERVER.into(),
         src_port: 5000,
         dst_port: port,
         seq,
@@ -344,8 +344,9 @@ fn a_syn_that_moves_to_another_worker_still_becomes_one_connection() {
         for step in 0..4 {
             turn(&mut servers, Instant::ZERO + Span::from_millis(901 + step));
         }
-        let key = FlowKey { local: SERVER, remote: CLIENT, local_port: 80, remote_port: 5000 };
-        let state = |worker: usize| servers[worker].engine.state_of(&key);
+        let local = (SERVER, 80).into();
+        let endpoints = Endpoints { local, remote: (CLIENT, 5000).into() };
+        let state = |worker: usize| servers[worker].engine.state_of(&endpoints);
         assert_eq!((state(taken), state(1 - taken)), (State::Established, State::SynReceived));
         let counters = sum(&servers);
         assert_eq!((counters.established, counters.out_rsts), (1, 0));

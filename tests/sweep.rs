@@ -145,7 +145,7 @@ fn any_tcp(rng: &mut Rng) -> tcp::Config {
     tcp::Config {
         timestamps: rng.chance(0.7),
         window_scaling: rng.chance(0.8),
-        mss: one_of(rng, [1460, 1460, 1460, 536, 300]),
+        mss: tcp::Mss::both(one_of(rng, [1440, 1440, 1440, 536, 300])),
         window: one_of(rng, [65_535, 65_535, 1 << 20, 16_000, 3_000, 500]),
         rto_min: Span::from_millis(one_of(rng, [200, 200, 20, 1000])),
         syn_retries: 60,

@@ -469,7 +469,6 @@ mod tests {
     use super::*;
     use crate::flow::FlowKey;
     use crate::rng::Rng;
-    use std::net::Ipv4Addr;
 
     const LOAD: Load =
         Load { rate_per_second: None, connections: 10, count: None, close: Close::Fin };
@@ -490,8 +489,7 @@ mod tests {
         now: Instant,
         act: impl FnOnce(&mut Client, &mut Conn<'_, State>),
     ) -> Owes {
-        let address = Ipv4Addr::new(10, 0, 0, 1);
-        let key = FlowKey { local: address, remote: address, local_port: 4000, remote_port: 80 };
+        let key = FlowKey::v4(([10, 0, 0, 1], 4000), ([10, 0, 0, 1], 80));
         let mut conn = Conn::new(state, now, key, 0);
         act(client, &mut conn);
         conn.owes()

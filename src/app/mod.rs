@@ -198,6 +198,8 @@ impl<'a, S> Conn<'a, S> {
         self.now
     }
 
+    /// Which connection it is; the engine knows what the key
+    /// stands for.
     pub fn key(&self) -> FlowKey {
         self.key
     }

@@ -262,7 +262,6 @@ impl App for Server {
 mod tests {
     use super::*;
     use crate::flow::FlowKey;
-    use std::net::Ipv4Addr;
 
     const ALL: [Service; 7] = [
         Service::Http { response_size: 3 },
@@ -287,12 +286,7 @@ mod tests {
         }
 
         fn event(&mut self, act: impl FnOnce(&mut Server, &mut Conn<'_, State>)) -> Owes {
-            let key = FlowKey {
-                local: Ipv4Addr::new(10, 0, 0, 2),
-                remote: Ipv4Addr::new(10, 0, 0, 1),
-                local_port: 80,
-                remote_port: 4000,
-            };
+            let key = FlowKey::v4(([10, 0, 0, 2], 80), ([10, 0, 0, 1], 4000));
             let mut conn = Conn::new(&mut self.state, Instant::ZERO, key, self.listener);
             act(&mut self.server, &mut conn);
             conn.owes()

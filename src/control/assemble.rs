@@ -8,16 +8,14 @@ use crate::app::client::{self, Client, Close, Workload};
 use crate::app::server::{self, Server};
 use crate::app::stream::ENDLESS;
 use crate::engine::{Config, Listener, Subnet};
-use crate::flow::tuples::{Range, Ranges};
+use crate::flow::tuples::Ranges;
 use crate::rng::Rng;
-use crate::tcp;
+use crate::tcp::{self, Mss};
 use crate::wire::ethernet::Mac;
+use std::net::IpAddr;
 
 /// As every host's (RFC 1122 s3.2.1.7 asks for a configurable one; 64 is IANA's recommendation).
 const TTL: u8 = 64;
-
-/// IPv4 and TCP headers without options, in bytes: what an MSS leaves out (RFC 9293 s3.7.1).
-const HEADERS_BYTES: u16 = 40;
 
 /// Which of several workers: `index` of `count`.
 #[derive(Clone, Copy, Debug)]
@@ -38,16 +36,20 @@ impl Share {
 }
 
 /// The engine's configuration but for whom it listens or connects to.
-pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config {
+pub fn config(stack: &Stack, mut subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config {
+    for subnet in &mut subnets {
+        subnet.vlan = subnet.vlan.or(stack.vlan);
+    }
     // RFC 9293 s3.7.1, MUST-67, and s3.7.3, SHLD-6: no more than the interface takes in one piece.
-    let mss = stack.mss.unwrap_or(mtu - HEADERS_BYTES).min(mtu - HEADERS_BYTES);
+    let Mss { v4, v6 } = Mss::within(mtu);
+    let limit = stack.mss.unwrap_or(u16::MAX);
+    let mss = Mss { v4: v4.min(limit), v6: v6.min(limit) };
     Config {
         mac,
-        vlan: stack.vlan,
         mtu,
         ttl: TTL,
         subnets,
-        gateway: stack.gateway,
+        gateways: stack.gateway.map(IpAddr::V4).into_iter().collect(),
         listeners: Vec::new(),
         ranges: None,
         keepalive: stack.keepalive,
@@ -85,7 +87,7 @@ fn served(app: AppName, response_size: u64) -> server::Service {
 /// Where this worker's connections go from and to.
 pub fn ranges(subnets: &[Subnet], drive: &Drive, sport: Ports, share: Share) -> Ranges {
     Ranges {
-        locals: subnets.iter().map(|s| Range { first: s.first, last: s.last }).collect(),
+        locals: subnets.iter().map(Subnet::range).collect(),
         first_port: sport.first,
         last_port: sport.last,
         targets: drive.targets.clone(),
@@ -186,7 +188,9 @@ mod tests {
         let mss = |asked, mtu| {
             config(&Stack { mss: asked, ..stack() }, Vec::new(), Mac::default(), mtu).tcp.mss
         };
-        assert_eq!((mss(None, 1500), mss(None, 576)), (1460, 536));
-        assert_eq!((mss(Some(1000), 1500), mss(Some(9000), 1500)), (1000, 1460));
+        let each = |v4, v6| Mss { v4, v6 };
+        assert_eq!((mss(None, 1500), mss(None, 576)), (each(1460, 1440), each(536, 516)));
+        assert_eq!(mss(Some(1000), 1500), each(1000, 1000));
+        assert_eq!(mss(Some(9000), 1500), each(1460, 1440));
     }
 }

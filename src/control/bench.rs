@@ -81,7 +81,7 @@ impl Bench {
         let seed = assemble::seed(stack, share).wrapping_add(1);
         let wrappers = Wrappers { impair: stack.impair.as_ref(), pcap: None, seed };
         let address = self.plan.server_address();
-        let subnets = vec![Subnet { first: address, last: address, prefix_len: 24 }];
+        let subnets = vec![Subnet::only(address, 24)];
         let mut config = config(stack, subnets, port.mac, self.mtu());
         let (listeners, app) = assemble::server(&[*service], stack.connections_max);
         config.listeners = listeners;

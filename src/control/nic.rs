@@ -14,7 +14,7 @@ use crate::device::Device;
 use crate::device::packet::Packet;
 use crate::device::steering::{Reach, Steering};
 use crate::device::xdp::{self, Deferral, Program, Xdp};
-use crate::engine::{Config, Engine};
+use crate::engine::{Config, Engine, Subnet};
 use crate::frame::Pool;
 use crate::stats::publish::Board;
 use crate::sys::net::Interface;
@@ -288,7 +288,8 @@ fn steering(interface: &Interface, stack: &Stack, part: &Part<'_>) -> (Steering,
     let kernel_owns = |address: IpAddr| interface.addrs.iter().any(|(its, _)| *its == address);
     let (mut ours, mut shared) = (Vec::new(), Vec::new());
     for subnet in &stack.subnets {
-        let (first, last, vlan) = (subnet.first.into(), subnet.last.into(), stack.vlan);
+        let Subnet { first, last, prefix_len: _, vlan } = *subnet;
+        let vlan = vlan.or(stack.vlan);
         let alone = first == last && vlan.is_none() && kernel_owns(first);
         if alone { &mut shared } else { &mut ours }.push(Reach { first, last, vlan });
     }

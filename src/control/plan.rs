@@ -15,7 +15,7 @@ use crate::flow::tuples::{Range, Target};
 use crate::tcp::{self, Keepalive};
 use crate::time::Span;
 use crate::wire::segment::Verify;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Connections at a time and core unless said otherwise: a quarter of a million, some tens of
 /// megabytes.
@@ -191,14 +191,11 @@ impl BenchPlan {
         // The two ends take 198.18.0.0/15, which RFC 2544 keeps for benches.
         let client = Ipv4Addr::new(198, 18, 0, 1);
         let server = Ipv4Addr::new(198, 18, 0, 2);
-        let network = Network {
-            addr: vec![Subnet { first: client, last: client, prefix_len: 24 }],
-            ..Network::default()
-        };
+        let network = Network { addr: vec![Subnet::only(client, 24)], ..Network::default() };
         let port = 80;
         let aim = Aim {
             target: vec![Target {
-                addresses: Range { first: server, last: server },
+                addresses: Range::only(server),
                 first_port: port,
                 last_port: port,
             }],
@@ -232,7 +229,7 @@ impl BenchPlan {
     }
 
     /// The server's address in a bench.
-    pub fn server_address(&self) -> Ipv4Addr {
+    pub fn server_address(&self) -> IpAddr {
         self.drive.targets[0].addresses.first
     }
 }
@@ -425,12 +422,7 @@ fn run_length(
 
 /// A target outside our subnets needs a router.
 fn reachable(target: &Target, stack: &Stack) -> Result<(), String> {
-    let inside = |address: Ipv4Addr| {
-        stack.subnets.iter().any(|subnet| {
-            let shift = 32 - u32::from(subnet.prefix_len);
-            (address.to_bits() ^ subnet.first.to_bits()).checked_shr(shift).unwrap_or(0) == 0
-        })
-    };
+    let inside = |address| stack.subnets.iter().any(|subnet| subnet.is_on_link(address));
     let Target { addresses: Range { first, last }, first_port: _, last_port: _ } = *target;
     if stack.gateway.is_none() && !(inside(first) && inside(last)) {
         return Err(format!("target {last} is outside our subnets: say --gateway, or fix --addr"));

@@ -282,12 +282,13 @@ pub fn subnet(text: &str) -> Result<Subnet, String> {
         Some((first, last)) => ordered(text, address(first)?, address(last)?)?,
         None => hosts(address(addresses)?, host_bits),
     };
-    if (range.first.to_bits() ^ range.last.to_bits()) & !host_bits != 0 {
+    let subnet = Subnet { first: range.first, last: range.last, prefix_len, vlan: None };
+    if !subnet.is_on_link(subnet.last) {
         return Err(format!(
             "`{text}` spans more than one /{prefix_len}: give each subnet its own"
         ));
     }
-    Ok(Subnet { first: range.first, last: range.last, prefix_len })
+    Ok(subnet)
 }
 
 /// Where to connect to: `10.0.0.2:80`, `10.0.0.2-10.0.0.9:80-89`, `10.0.1.0/24:80`.
@@ -301,13 +302,10 @@ pub fn target(text: &str) -> Result<Target, String> {
     };
     let addresses = match addresses.split_once('-') {
         Some((first, last)) => ordered(text, address(first)?, address(last)?)?,
-        None if addresses.contains('/') => {
-            let Subnet { first, last, prefix_len: _ } = subnet(addresses)?;
-            Range { first, last }
-        }
+        None if addresses.contains('/') => subnet(addresses)?.range(),
         None => {
             let only = address(addresses)?;
-            Range { first: only, last: only }
+            Range::only(only)
         }
     };
     let Ports { first, last } = ports.parse()?;
@@ -338,19 +336,17 @@ fn ordered(text: &str, first: Ipv4Addr, last: Ipv4Addr) -> Result<Range, String>
     if first > last {
         return Err(format!("address range in `{text}` is empty: write the lower address first"));
     }
-    Ok(Range { first, last })
+    Ok(Range { first: first.into(), last: last.into() })
 }
 
 /// The address itself, or, for a block's own number, all of the block's hosts.
 fn hosts(address: Ipv4Addr, host_bits: u32) -> Range {
     let bits = address.to_bits();
     if host_bits <= 1 || bits & host_bits != 0 {
-        return Range { first: address, last: address };
+        return Range::only(address);
     }
-    Range {
-        first: Ipv4Addr::from_bits(bits + 1),
-        last: Ipv4Addr::from_bits((bits | host_bits) - 1),
-    }
+    let (first, last) = (bits + 1, (bits | host_bits) - 1);
+    Range { first: Ipv4Addr::from_bits(first).into(), last: Ipv4Addr::from_bits(last).into() }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::plan::BenchPlan;
 use super::runner::Orders;
 use crate::device::steering::{Reach, Steering};
 use crate::device::xdp::{self, Deferral, Mode, Program, Xdp};
+use crate::engine::Subnet;
 use crate::frame::Pool;
 use crate::sys::netns::Namespace;
 use crate::wire::ethernet::Mac;
@@ -126,14 +127,12 @@ impl Stage {
     /// # Errors
     /// What this machine can't do.
     pub fn set(pair: &Pair, plan: &BenchPlan) -> Result<Stage, Failure> {
-        let reach = |first: Ipv4Addr, last: Ipv4Addr| Reach {
-            first: first.into(),
-            last: last.into(),
-            vlan: None,
+        let reach = |subnet: &Subnet| {
+            let Subnet { first, last, prefix_len: _, vlan } = *subnet;
+            Reach { first, last, vlan }
         };
-        let client =
-            plan.stack.subnets.iter().map(|subnet| reach(subnet.first, subnet.last)).collect();
-        let server = vec![Reach::only(plan.server_address().into())];
+        let client = plan.stack.subnets.iter().map(reach).collect();
+        let server = vec![Reach::only(plan.server_address())];
         let set = |end: usize, ours: Vec<Reach>| {
             let steering = Steering { ours, ..Steering::default() };
             let interface = INTERFACES[end];

@@ -2,21 +2,22 @@
 //! unreachable, RST. And what is asked: ARP for next hops, and the announcement of our own
 //! addresses.
 
-use super::neighbors::Due;
+use super::neighbors::{Due, Link};
+use super::routes::Hop;
 use super::table::Queue;
 use super::{Config, Engine, Subnet};
 use crate::app::App;
-use crate::flow::FlowKey;
+use crate::flow::Endpoints;
 use crate::frame::{Burst, Frame, Pool};
 use crate::tcp::{End, State};
 use crate::time::Instant;
 use crate::wire::arp::{self, Operation};
-use crate::wire::ethernet::{ETHERTYPE_IPV4, Mac};
+use crate::wire::ethernet::ETHERTYPE_IPV4;
 use crate::wire::icmp::{self, Kind, Quoted, Unspoken};
 use crate::wire::options::Options;
 use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::Flags;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 /// ARP frames sent a turn: few, so that connections' segments keep their room.
 const ASKS_MAX: usize = 8;
@@ -29,33 +30,34 @@ const ANNOUNCED_MAX: usize = 1024;
 pub(super) struct Announcer {
     subnets: Vec<Subnet>,
     place: usize,
-    next: u32,
+    offset: u128,
     left: usize,
 }
 
 impl Announcer {
     pub(super) fn new(config: &Config) -> Announcer {
-        let next = config.subnets.first().map_or(0, |subnet| subnet.first.to_bits());
-        Announcer { subnets: config.subnets.clone(), place: 0, next, left: ANNOUNCED_MAX }
+        let mut subnets = config.subnets.clone();
+        subnets.retain(|subnet| subnet.range().count() > 0);
+        Announcer { subnets, place: 0, offset: 0, left: ANNOUNCED_MAX }
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.left == 0 || self.place == self.subnets.len()
     }
 
-    fn take(&mut self) -> Option<Ipv4Addr> {
+    fn take(&mut self) -> Option<Hop> {
         if self.is_done() {
             return None;
         }
-        let address = Ipv4Addr::from_bits(self.next);
+        let subnet = &self.subnets[self.place];
+        let range = subnet.range();
+        let hop = Hop { ip: range.nth(self.offset), vlan: subnet.vlan };
         self.left -= 1;
-        if address < self.subnets[self.place].last {
-            self.next += 1;
-        } else {
-            self.place += 1;
-            self.next = self.subnets.get(self.place).map_or(0, |subnet| subnet.first.to_bits());
+        self.offset += 1;
+        if self.offset == range.count() {
+            (self.place, self.offset) = (self.place + 1, 0);
         }
-        Some(address)
+        Some(hop)
     }
 }
 
@@ -67,21 +69,25 @@ impl<A: App> Engine<A> {
         &mut self,
         mut frame: Frame,
         packet: &arp::Packet,
+        vlan: Option<u16>,
         tx: &mut Burst,
     ) -> Option<Frame> {
         // Nobody else speaks for our own addresses.
-        if !self.is_ours(packet.sender_ip) {
-            let waiting = self.neighbors.learn(packet.sender_ip, packet.sender_mac);
+        if !self.is_ours(packet.sender_ip.into()) {
+            let hop = Hop { ip: packet.sender_ip.into(), vlan };
+            let waiting = self.neighbors.learn(hop, packet.sender_mac);
             self.ready.append(&mut self.table.tcbs, waiting);
         }
-        let asked = packet.operation == Operation::Request && self.is_ours(packet.target_ip);
+        let target = self.routes.subnet_of(packet.target_ip.into());
+        let to_us = target.is_some_and(|subnet| subnet.vlan == vlan);
+        let asked = packet.operation == Operation::Request && to_us;
         if !asked || packet.sender_ip == packet.target_ip {
             let frame = self.pass_on(frame)?;
-            self.counters.rx_not_ours += u64::from(!self.is_ours(packet.target_ip));
+            self.counters.rx_not_ours += u64::from(!to_us);
             return Some(frame);
         }
-        frame.reset(arp::frame_len(self.config.vlan.is_some()));
-        packet.reply(self.config.mac).emit(self.config.vlan, frame.bytes_mut());
+        frame.reset(arp::frame_len(vlan.is_some()));
+        packet.reply(self.config.mac).emit(vlan, frame.bytes_mut());
         self.answer(frame, tx)
     }
 
@@ -91,7 +97,7 @@ impl<A: App> Engine<A> {
         &mut self,
         now: Instant,
         mut frame: Frame,
-        from: Mac,
+        from: Link,
         message: &icmp::Message,
         tx: &mut Burst,
     ) -> Option<Frame> {
@@ -120,13 +126,11 @@ impl<A: App> Engine<A> {
     /// A hard error (RFC 9293 s3.9.2.2, SHLD-26), believed only where RFC 5927 s4 and s5.2 would:
     /// in SYN-SENT, quoting the very SYN that is outstanding. False if there is no such connection.
     fn unreachable(&mut self, now: Instant, quoted: &Quoted) -> bool {
-        let key = FlowKey {
-            local: quoted.src,
-            remote: quoted.dst,
-            local_port: quoted.src_port,
-            remote_port: quoted.dst_port,
+        let endpoints = Endpoints {
+            local: SocketAddr::new(quoted.src.into(), quoted.src_port),
+            remote: SocketAddr::new(quoted.dst.into(), quoted.dst_port),
         };
-        let Some(slot) = self.table.find(&key) else { return false };
+        let Some(slot) = self.find(&endpoints) else { return false };
         let tcb = &mut self.table.tcbs[slot as usize];
         if tcb.state() == State::SynSent && tcb.snd_end().minus(1).0 == quoted.seq {
             tcb.abort();
@@ -139,7 +143,7 @@ impl<A: App> Engine<A> {
     pub(super) fn unspoken(
         &mut self,
         mut frame: Frame,
-        from: Mac,
+        from: Link,
         about: &Unspoken,
         tx: &mut Burst,
     ) -> Option<Frame> {
@@ -149,7 +153,7 @@ impl<A: App> Engine<A> {
         let len = usize::from(about.quote_len).min(quote.len());
         quote[..len].copy_from_slice(&frame.bytes()[at..at + len]);
         let ethernet = self.ethernet(from, ETHERTYPE_IPV4);
-        frame.reset(icmp::unreachable_len(self.config.vlan.is_some(), about));
+        frame.reset(icmp::unreachable_len(from.vlan.is_some(), about));
         let (ip_id, ttl) = (self.next_ip_id(), self.config.ttl);
         icmp::emit_unreachable(frame.bytes_mut(), &ethernet, about, &quote[..len], ip_id, ttl);
         self.answer(frame, tx)
@@ -161,7 +165,7 @@ impl<A: App> Engine<A> {
         &mut self,
         frame: Frame,
         segment: &Segment,
-        from: Mac,
+        from: Link,
         tx: &mut Burst,
     ) -> Option<Frame> {
         let mut frame = self.pass_on_segment(frame)?;
@@ -175,7 +179,7 @@ impl<A: App> Engine<A> {
             false => (0, segment.seq.wrapping_add(segment.seq_len()), Flags::RST | Flags::ACK),
         };
         let options = Options::default();
-        let header_len = segment::header_len(self.config.vlan.is_some(), &options);
+        let header_len = segment::header_len(from.vlan.is_some(), segment.family(), &options);
         let reset = Segment {
             src: segment.dst,
             dst: segment.src,
@@ -192,7 +196,7 @@ impl<A: App> Engine<A> {
             payload_len: 0,
         };
         frame.reset(header_len);
-        let ethernet = self.ethernet(from, ETHERTYPE_IPV4);
+        let ethernet = self.ethernet(from, segment.family().ethertype());
         let ip_id = self.next_ip_id();
         segment::emit(frame.bytes_mut(), &ethernet, &reset, ip_id, self.config.ttl);
         let dropped = self.answer(frame, tx);
@@ -206,27 +210,33 @@ impl<A: App> Engine<A> {
     /// Asks for next hops, tells those who waited in vain, and announces our addresses.
     pub(super) fn resolve(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
         for _ in 0..ASKS_MAX {
-            let packet = if tx.room() == 0 || pool.is_empty() {
+            let (packet, vlan) = if tx.room() == 0 || pool.is_empty() {
                 return;
             } else if let Some(due) = self.neighbors.due(now) {
                 match due {
-                    Due::Ask(ip) => {
+                    Due::Ask(hop) => {
                         self.counters.arp_requests += 1;
-                        arp::Packet::request(self.config.mac, self.address_towards(ip), ip)
+                        let (Some(IpAddr::V4(from)), IpAddr::V4(ip)) =
+                            (self.routes.address_towards(hop), hop.ip)
+                        else {
+                            continue;
+                        };
+                        (arp::Packet::request(self.config.mac, from, ip), hop.vlan)
                     }
                     Due::GiveUp(mut waiting) => {
                         self.give_up(&mut waiting, now);
                         continue;
                     }
                 }
-            } else if let Some(address) = self.announcer.take() {
-                arp::Packet::gratuitous(self.config.mac, address)
+            } else if let Some(hop) = self.announcer.take() {
+                let IpAddr::V4(address) = hop.ip else { continue };
+                (arp::Packet::gratuitous(self.config.mac, address), hop.vlan)
             } else {
                 return;
             };
             let Some(mut frame) = pool.take() else { return };
-            frame.reset(arp::frame_len(self.config.vlan.is_some()));
-            packet.emit(self.config.vlan, frame.bytes_mut());
+            frame.reset(arp::frame_len(vlan.is_some()));
+            packet.emit(vlan, frame.bytes_mut());
             self.hand_over(frame, tx);
         }
     }
@@ -248,13 +258,6 @@ impl<A: App> Engine<A> {
             self.table.tcbs[slot as usize].forget();
             self.end(slot, before, End::Unreachable, now);
         }
-    }
-
-    /// The address of ours to ask from: one on the same subnet, else the first.
-    fn address_towards(&self, ip: Ipv4Addr) -> Ipv4Addr {
-        let subnets = &self.config.subnets;
-        let on_link = subnets.iter().find(|subnet| subnet.is_on_link(ip)).or(subnets.first());
-        on_link.map_or(Ipv4Addr::UNSPECIFIED, |subnet| subnet.first)
     }
 
     /// Sends an answer if there is room; else it is dropped and counted: whoever asked will ask

@@ -1,11 +1,12 @@
 //! One way out: the only code that writes connections' segments, bounded by the room in `tx`.
 
 use super::Engine;
+use super::neighbors::Link;
 use crate::app::App;
 use crate::frame::{Burst, Frame, Pool};
 use crate::tcp::{Env, State, Transmit};
 use crate::time::Instant;
-use crate::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
+use crate::wire::ethernet::Header;
 use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::Flags;
 
@@ -16,12 +17,12 @@ impl<A: App> Engine<A> {
         while tx.room() > 0 {
             let Some(slot) = self.ready.front() else { return };
             let number = self.tcb(slot).neighbor;
-            let Some(mac) = self.neighbors.mac(number) else {
+            let Some(link) = self.neighbors.link(number) else {
                 self.ready.pop(&mut self.table.tcbs);
                 self.park(slot, number, now);
                 continue;
             };
-            if !self.send(slot, mac, now, pool, tx) {
+            if !self.send(slot, link, now, pool, tx) {
                 // Out of room or frames: it stays first.
                 return;
             }
@@ -34,7 +35,14 @@ impl<A: App> Engine<A> {
     }
 
     /// Sends all that one connection may; false if something is left for want of room or frames.
-    fn send(&mut self, slot: u32, mac: Mac, now: Instant, pool: &mut Pool, tx: &mut Burst) -> bool {
+    fn send(
+        &mut self,
+        slot: u32,
+        link: Link,
+        now: Instant,
+        pool: &mut Pool,
+        tx: &mut Burst,
+    ) -> bool {
         while self.tcb(slot).wants_output() {
             if tx.room() == 0 {
                 return false;
@@ -50,25 +58,25 @@ impl<A: App> Engine<A> {
                 pool.put(frame);
                 return true;
             };
-            self.write(slot, mac, &transmit, &mut frame);
+            self.write(slot, link, &transmit, &mut frame);
             self.count_sent(&transmit);
             self.hand_over(frame, tx);
         }
         true
     }
 
-    fn write(&mut self, slot: u32, mac: Mac, transmit: &Transmit, frame: &mut Frame) {
+    fn write(&mut self, slot: u32, link: Link, transmit: &Transmit, frame: &mut Frame) {
         let Transmit { seq, ack, flags, window, options, offset, len, again: _ } = *transmit;
         let key = self.tcb(slot).key;
-        let header_len = segment::header_len(self.config.vlan.is_some(), &options);
+        let header_len = segment::header_len(link.vlan.is_some(), key.family(), &options);
         frame.reset(header_len + usize::from(len));
         if len > 0 {
             let state = &self.table.states[slot as usize];
             self.app.payload(state, offset, &mut frame.bytes_mut()[header_len..]);
         }
         let segment = Segment {
-            src: key.local,
-            dst: key.remote,
+            src: self.table.hosts.address(key.local),
+            dst: self.table.hosts.address(key.remote),
             src_port: key.local_port,
             dst_port: key.remote_port,
             seq: seq.0,
@@ -81,7 +89,7 @@ impl<A: App> Engine<A> {
             payload_at: header_len as u16,
             payload_len: len,
         };
-        let ethernet = self.ethernet(mac, ETHERTYPE_IPV4);
+        let ethernet = self.ethernet(link, key.family().ethertype());
         let ip_id = self.next_ip_id();
         segment::emit(frame.bytes_mut(), &ethernet, &segment, ip_id, self.config.ttl);
     }
@@ -104,8 +112,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    pub(super) fn ethernet(&self, dst: Mac, ethertype: u16) -> Header {
-        Header { dst, src: self.config.mac, vlan: self.config.vlan, ethertype }
+    pub(super) fn ethernet(&self, to: Link, ethertype: u16) -> Header {
+        Header { dst: to.mac, src: self.config.mac, vlan: to.vlan, ethertype }
     }
 
     pub(super) fn next_ip_id(&mut self) -> u16 {

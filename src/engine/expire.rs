@@ -66,9 +66,9 @@ impl<A: App> Engine<A> {
 
     fn launch_one(&mut self, now: Instant, state: A::State) -> Result<(), Refusal> {
         for _ in 0..TUPLE_TRIES {
-            let key = self.tuples.as_mut().and_then(|tuples| tuples.next());
-            let Some(key) = key else { return Err(Refusal::NoTuple) };
-            match self.connect(now, key, state) {
+            let endpoints = self.tuples.as_mut().and_then(|tuples| tuples.next());
+            let Some(endpoints) = endpoints else { return Err(Refusal::NoTuple) };
+            match self.connect(now, &endpoints, state) {
                 Err(Refusal::NoTuple) => {}
                 launched => return launched,
             }

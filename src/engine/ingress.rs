@@ -1,18 +1,19 @@
 //! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of
 //! one frame's connection is on its way while another's is worked on.
 
+use super::neighbors::Link;
 use super::{Engine, NO_LISTENER};
 use crate::app::App;
-use crate::flow::FlowKey;
+use crate::flow::Endpoints;
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
 use crate::sys::cpu::prefetch;
 use crate::tcp::{self, Arrival, Env, Note, Seq, State, Tcb};
 use crate::time::Instant;
 use crate::wire::Malformed;
-use crate::wire::ethernet::Mac;
 use crate::wire::segment::{self, Body, Packet, Segment};
 use crate::wire::tcp::Flags;
+use std::net::IpAddr;
 
 /// A frame between the stages: what it says, and the slot of its connection as far as known.
 pub(super) struct Staged {
@@ -61,7 +62,8 @@ impl<A: App> Engine<A> {
 
     fn look_up(&self, staged: &mut Staged) {
         if let Ok(Packet { body: Body::Tcp(segment), .. }) = &staged.packet {
-            staged.slot = self.table.find(&FlowKey::of_received(segment));
+            let key = self.table.hosts.key_of_received(segment);
+            staged.slot = key.and_then(|key| self.table.find(&key));
         }
         if let Some(slot) = staged.slot {
             prefetch(&self.table.tcbs[slot as usize]);
@@ -79,22 +81,23 @@ impl<A: App> Engine<A> {
         tx: &mut Burst,
     ) -> Option<Frame> {
         let ethernet = &packet.ethernet;
-        let to_us = ethernet.dst == self.config.mac || matches!(packet.body, Body::Arp(_));
-        if !to_us || ethernet.vlan != self.config.vlan {
-            self.counters.rx_not_ours += 1;
-            return Some(frame);
-        }
+        let from = Link { mac: ethernet.src, vlan: ethernet.vlan };
+        // An address has its tag: on another link it is somebody else's.
+        let ours = |address: IpAddr| {
+            let subnet = self.routes.subnet_of(address);
+            ethernet.dst == self.config.mac && subnet.is_some_and(|it| it.vlan == ethernet.vlan)
+        };
         match &packet.body {
-            Body::Tcp(segment) if self.is_ours(segment.dst) => {
+            Body::Tcp(segment) if ours(segment.dst) => {
                 self.counters.in_segs += 1;
-                self.segment(now, frame, segment, ethernet.src, slot, tx)
+                self.segment(now, frame, segment, from, slot, tx)
             }
-            Body::Arp(arp) => self.arp(frame, arp, tx),
-            Body::Icmp(message) if self.is_ours(message.dst) => {
-                self.icmp(now, frame, ethernet.src, message, tx)
+            Body::Arp(arp) => self.arp(frame, arp, from.vlan, tx),
+            Body::Icmp(message) if ours(message.dst.into()) => {
+                self.icmp(now, frame, from, message, tx)
             }
-            Body::Unspoken(about) if self.is_ours(about.dst) => {
-                self.unspoken(frame, ethernet.src, about, tx)
+            Body::Unspoken(about) if ours(about.dst.into()) => {
+                self.unspoken(frame, from, about, tx)
             }
             Body::Tcp(_) | Body::Icmp(_) | Body::Unspoken(_) | Body::Other => {
                 self.counters.rx_not_ours += 1;
@@ -109,14 +112,14 @@ impl<A: App> Engine<A> {
         now: Instant,
         frame: Frame,
         segment: &Segment,
-        from: Mac,
+        from: Link,
         slot: Option<u32>,
         tx: &mut Burst,
     ) -> Option<Frame> {
-        let key = FlowKey::of_received(segment);
         // An earlier frame of the burst may have opened or ended the connection.
-        let slot =
-            slot.filter(|&slot| self.table.holds(slot, &key)).or_else(|| self.table.find(&key));
+        let slot = self.table.hosts.key_of_received(segment).and_then(|key| {
+            slot.filter(|&slot| self.table.holds(slot, &key)).or_else(|| self.table.find(&key))
+        });
         let Some(slot) = slot else {
             return self.unconnected(now, frame, segment, from, None, tx);
         };
@@ -201,7 +204,7 @@ impl<A: App> Engine<A> {
         now: Instant,
         frame: Frame,
         segment: &Segment,
-        from: Mac,
+        from: Link,
         floor: Option<Seq>,
         tx: &mut Burst,
     ) -> Option<Frame> {
@@ -232,21 +235,25 @@ impl<A: App> Engine<A> {
         now: Instant,
         segment: &Segment,
         listener: u16,
-        from: Mac,
+        from: Link,
         floor: Option<Seq>,
     ) {
-        let key = FlowKey::of_received(segment);
-        let mut iss = tcp::isn(&self.secret, &key, now);
+        let endpoints = Endpoints::of_received(segment);
+        let mut iss = tcp::isn(&self.secret, &endpoints, now);
         if let Some(floor) = floor.filter(|floor| !iss.after(*floor)) {
             iss = floor.plus(1);
         }
         // Without a route the answer goes where the SYN came from.
-        let next_hop = self.next_hop(key.remote).unwrap_or(key.remote);
-        let Some(neighbor) = self.neighbors.number(next_hop, Some(from), now) else {
+        let hop = self.routes.next_hop(segment.dst, segment.src);
+        let Some(neighbor) = self.neighbors.number(hop, Some(from.mac), now) else {
             self.counters.listen_overflows += 1;
             return;
         };
-        let mut tcb = Tcb::open_passive(segment, iss, &self.config.tcp, now);
+        let Some(key) = self.table.hosts.hold(&endpoints) else {
+            self.counters.listen_overflows += 1;
+            return;
+        };
+        let mut tcb = Tcb::open_passive(key, segment, iss, &self.config.tcp, now);
         (tcb.listener, tcb.neighbor) = (listener, neighbor);
         let Some(slot) = self.table.insert(tcb, A::State::default()) else {
             self.counters.listen_overflows += 1;

@@ -16,22 +16,26 @@ mod egress;
 mod expire;
 mod ingress;
 mod neighbors;
+mod routes;
 pub mod table;
 
 use crate::app::{App, Conn, Owes, Refusal};
-use crate::flow::FlowKey;
 use crate::flow::tuples::{Ranges, Tuples};
+use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Pool};
 use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
 use crate::tcp::{self, End, Keepalive, State, Tcb};
 use crate::time::{Instant, Span};
 use crate::timer::Wheel;
+use crate::wire::Family;
 use crate::wire::ethernet::Mac;
 use crate::wire::segment::Verify;
 use ingress::Staged;
 use neighbors::Neighbors;
-use std::net::Ipv4Addr;
+use routes::Routes;
+pub use routes::Subnet;
+use std::net::IpAddr;
 use table::{Queue, Table};
 
 /// Timers handled a turn. As many as frames, so that neither starves the other.
@@ -43,13 +47,9 @@ const DRAINS_MAX: u32 = 256;
 /// No listener at this port.
 const NO_LISTENER: u16 = u16::MAX;
 
-/// Addresses that are ours, on one subnet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    pub first: Ipv4Addr,
-    pub last: Ipv4Addr,
-    pub prefix_len: u8,
-}
+/// IPv6 addresses that connections have at a time, at the most: two for each connection, up to 34
+/// MB of them.
+const HOSTS_MAX: u32 = 1 << 20;
 
 /// A listening port. Its place in the list is `Conn::listener`; what [`Engine::listen`] adds goes on
 /// the end.
@@ -63,13 +63,13 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub mac: Mac,
-    /// 802.1Q tag of everything sent; frames with another tag are not ours.
-    pub vlan: Option<u16>,
     /// Largest IP datagram in bytes.
     pub mtu: u16,
+    /// IPv4's TTL and IPv6's hop limit (RFC 9293 s3.9.1, MUST-49).
     pub ttl: u8,
     pub subnets: Vec<Subnet>,
-    pub gateway: Option<Ipv4Addr>,
+    /// Routers, of either family.
+    pub gateways: Vec<IpAddr>,
     pub listeners: Vec<Listener>,
     /// Where a client opens connections from and to; `None` for a server.
     pub ranges: Option<Ranges>,
@@ -99,6 +99,7 @@ pub struct Engine<A: App> {
     wheel: Wheel,
     /// Connections that may have something to send, in the order in which it became so.
     ready: Queue,
+    routes: Routes,
     neighbors: Neighbors,
     tuples: Option<Tuples>,
     /// Listener by port.
@@ -127,15 +128,21 @@ impl<A: App> Engine<A> {
         }
         let mut seeds = Rng::new(config.seed);
         let secret = Secret::from_seed(seeds.next());
+        let routes = Routes { subnets: config.subnets.clone(), gateways: config.gateways.clone() };
+        let hosts_max = match routes.speaks(Family::V6) {
+            true => config.connections_max.saturating_mul(2).min(HOSTS_MAX),
+            false => 0,
+        };
+        let tables = Secret::from_seed(seeds.next());
         Engine {
             app,
             counters: Counters::default(),
             strays: Burst::new(),
             workers: 1,
-            table: Table::new(config.connections_max, Secret::from_seed(seeds.next())),
+            table: Table::new(config.connections_max, hosts_max, tables),
             wheel: Wheel::new(config.connections_max, now),
             ready: Queue::new(),
-            neighbors: Neighbors::new(),
+            neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
             listeners,
             in_time_wait: 0,
@@ -143,6 +150,7 @@ impl<A: App> Engine<A> {
             stopping: false,
             drain_at: config.connections_max,
             announcer: answer::Announcer::new(&config),
+            routes,
             staged: Vec::with_capacity(BURST_FRAMES_MAX),
             due: Vec::with_capacity(EXPIRIES_MAX),
             config,
@@ -187,17 +195,23 @@ impl<A: App> Engine<A> {
         self.table.len() - self.in_time_wait
     }
 
-    /// Opens the connection `key` now, whatever the ranges say.
+    /// Opens the connection between `endpoints` now, whatever the ranges say.
     ///
     /// # Errors
     /// The four-tuple is in use, or the table is full.
-    pub fn connect(&mut self, now: Instant, key: FlowKey, state: A::State) -> Result<(), Refusal> {
-        if self.table.find(&key).is_some() {
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        endpoints: &Endpoints,
+        state: A::State,
+    ) -> Result<(), Refusal> {
+        if self.find(endpoints).is_some() {
             return Err(Refusal::NoTuple);
         }
-        let next_hop = self.next_hop(key.remote).unwrap_or(key.remote);
-        let neighbor = self.neighbors.number(next_hop, None, now).ok_or(Refusal::TableFull)?;
-        let mut tcb = Tcb::open_active(key, tcp::isn(&self.secret, &key, now), now);
+        let hop = self.routes.next_hop(endpoints.local.ip(), endpoints.remote.ip());
+        let neighbor = self.neighbors.number(hop, None, now).ok_or(Refusal::TableFull)?;
+        let key = self.table.hosts.hold(endpoints).ok_or(Refusal::TableFull)?;
+        let mut tcb = Tcb::open_active(key, tcp::isn(&self.secret, endpoints, now), now);
         (tcb.listener, tcb.neighbor) = (NO_LISTENER, neighbor);
         let slot = self.table.insert(tcb, state).ok_or(Refusal::TableFull)?;
         self.neighbors.hold(neighbor);
@@ -226,15 +240,15 @@ impl<A: App> Engine<A> {
         self.listeners[usize::from(port)] = NO_LISTENER;
     }
 
-    /// Lets `act` mark something on the connection `key` outside of any event, as a user's call
-    /// would. False if there is no such connection, or it is in TIME-WAIT.
+    /// Lets `act` mark something on the connection between `endpoints` outside of any event, as a
+    /// user's call would. False if there is no such connection, or it is in TIME-WAIT.
     pub fn prod(
         &mut self,
         now: Instant,
-        key: &FlowKey,
+        endpoints: &Endpoints,
         act: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
     ) -> bool {
-        match self.table.find(key) {
+        match self.find(endpoints) {
             Some(slot) if self.tcb(slot).state() != State::TimeWait => {
                 self.tell(slot, now, act);
                 self.settle(slot, now);
@@ -244,9 +258,14 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// The state of the connection `key`; `Closed` if there is none.
-    pub fn state_of(&self, key: &FlowKey) -> State {
-        self.table.find(key).map_or(State::Closed, |slot| self.tcb(slot).state())
+    /// The state of the connection between `endpoints`; `Closed` if there is none.
+    pub fn state_of(&self, endpoints: &Endpoints) -> State {
+        self.find(endpoints).map_or(State::Closed, |slot| self.tcb(slot).state())
+    }
+
+    /// What a key that a [`Conn`] has told stands for, as long as there is the connection.
+    pub fn endpoints(&self, key: &FlowKey) -> Endpoints {
+        self.table.hosts.endpoints(key)
     }
 
     /// No new connections: SYNs are refused with RST, launches stop, and every idle connection is
@@ -416,25 +435,12 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Where a datagram to `remote` goes first: the host itself on our subnets, else the gateway if
-    /// there is one.
-    fn next_hop(&self, remote: Ipv4Addr) -> Option<Ipv4Addr> {
-        match self.config.subnets.iter().any(|subnet| subnet.is_on_link(remote)) {
-            true => Some(remote),
-            false => self.config.gateway,
-        }
+    fn find(&self, endpoints: &Endpoints) -> Option<u32> {
+        self.table.find(&self.table.hosts.key_of(endpoints)?)
     }
 
-    fn is_ours(&self, address: Ipv4Addr) -> bool {
-        self.config.subnets.iter().any(|subnet| (subnet.first..=subnet.last).contains(&address))
-    }
-}
-
-impl Subnet {
-    /// True if `address` is a neighbour on this subnet.
-    pub fn is_on_link(&self, address: Ipv4Addr) -> bool {
-        let host_bits = 32 - u32::from(self.prefix_len.min(32));
-        let net = |ip: Ipv4Addr| u64::from(ip.to_bits()) >> host_bits;
-        net(address) == net(self.first)
+    #[inline]
+    fn is_ours(&self, address: IpAddr) -> bool {
+        self.routes.subnet_of(address).is_some()
     }
 }

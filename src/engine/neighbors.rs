@@ -1,11 +1,13 @@
-//! Next hops: who has which MAC address (RFC 826), who has to be asked, and the connections that
+//! Next hops: who has which MAC address (RFC 826, RFC 4861), who has to be asked, and the connections that
 //! wait for the answer.
 
+use super::routes::Hop;
 use super::table::Queue;
+use crate::rng::Secret;
 use crate::time::{Instant, Span};
 use crate::wire::ethernet::Mac;
 use hashbrown::HashTable;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Next hops at the most. A connection names its own in sixteen bits.
 const NEIGHBORS_MAX: usize = 65_535;
@@ -23,6 +25,7 @@ const EVICTION_TRIES: usize = 64;
 /// that no connection holds stays, known, until its place is needed: strangers who send a SYN from
 /// ever new addresses can't fill it for good.
 pub struct Neighbors {
+    secret: Secret,
     entries: Vec<Neighbor>,
     /// Where the next search for an entry to be replaced begins.
     hand: usize,
@@ -32,7 +35,7 @@ pub struct Neighbors {
 }
 
 struct Neighbor {
-    ip: Ipv4Addr,
+    hop: Hop,
     mac: Option<Mac>,
     asked: u8,
     ask_at: Instant,
@@ -41,18 +44,26 @@ struct Neighbor {
     held: u32,
 }
 
+/// Where frames to a next hop go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub mac: Mac,
+    pub vlan: Option<u16>,
+}
+
 /// What is due about one next hop.
 #[derive(Clone, Copy, Debug)]
 pub enum Due {
     /// Ask for it now.
-    Ask(Ipv4Addr),
+    Ask(Hop),
     /// It does not answer: whoever waits for it is to be told.
     GiveUp(Queue),
 }
 
 impl Neighbors {
-    pub fn new() -> Neighbors {
+    pub fn new(secret: Secret) -> Neighbors {
         Neighbors {
+            secret,
             entries: Vec::with_capacity(NEIGHBORS_MAX),
             hand: 0,
             index: HashTable::with_capacity(NEIGHBORS_MAX),
@@ -60,21 +71,22 @@ impl Neighbors {
         }
     }
 
-    /// The number of the next hop `ip`; `None` when there are too many. A new one takes its MAC
-    /// from `hint`, or else has to be asked for.
-    pub fn number(&mut self, ip: Ipv4Addr, hint: Option<Mac>, now: Instant) -> Option<u16> {
-        if let Some(number) = self.find(ip) {
+    /// The number of a next hop; `None` when there are too many. A new one takes its MAC from
+    /// `hint`, or else has to be asked for.
+    pub fn number(&mut self, hop: Hop, hint: Option<Mac>, now: Instant) -> Option<u16> {
+        if let Some(number) = self.find(hop) {
             return Some(number);
         }
         let number = self.place()?;
         let waiting = Queue::new();
-        let neighbor = Neighbor { ip, mac: hint, asked: 0, ask_at: now, waiting, held: 0 };
+        let neighbor = Neighbor { hop, mac: hint, asked: 0, ask_at: now, waiting, held: 0 };
         match self.entries.get_mut(number as usize) {
             Some(replaced) => *replaced = neighbor,
             None => self.entries.push(neighbor),
         }
-        let entries = &self.entries;
-        self.index.insert_unique(hash(ip), number, |&n| hash(entries[n as usize].ip));
+        let (entries, secret) = (&self.entries, &self.secret);
+        let rehash = |&n: &u16| hash(secret, entries[n as usize].hop);
+        self.index.insert_unique(rehash(&number), number, rehash);
         if hint.is_none() {
             self.asking.push(number);
         }
@@ -96,9 +108,10 @@ impl Neighbors {
         self.entries.iter().map(|neighbor| neighbor.held as usize).sum()
     }
 
-    /// The MAC of a next hop, if it is known.
-    pub fn mac(&self, number: u16) -> Option<Mac> {
-        self.entries[number as usize].mac
+    /// Where frames to a next hop go, if that is known.
+    pub fn link(&self, number: u16) -> Option<Link> {
+        let neighbor = &self.entries[number as usize];
+        neighbor.mac.map(|mac| Link { mac, vlan: neighbor.hop.vlan })
     }
 
     /// The connections that wait for a next hop. One that was given up before is asked for anew.
@@ -111,9 +124,10 @@ impl Neighbors {
         &mut self.entries[number as usize].waiting
     }
 
-    /// `ip` said that it has `mac`. Ignored unless we have a use for it; answers who waited for it.
-    pub fn learn(&mut self, ip: Ipv4Addr, mac: Mac) -> Queue {
-        let Some(number) = self.find(ip) else { return Queue::new() };
+    /// `hop` said that it has `mac`. Ignored unless we have a use for it; answers who waited for
+    /// it.
+    pub fn learn(&mut self, hop: Hop, mac: Mac) -> Queue {
+        let Some(number) = self.find(hop) else { return Queue::new() };
         let neighbor = &mut self.entries[number as usize];
         neighbor.mac = Some(mac);
         self.asking.retain(|&asking| asking != number);
@@ -127,7 +141,7 @@ impl Neighbors {
         neighbor.asked += 1;
         neighbor.ask_at = now + ASK_INTERVAL;
         if neighbor.asked <= ASK_TIMES {
-            return Some(Due::Ask(neighbor.ip));
+            return Some(Due::Ask(neighbor.hop));
         }
         let waiting = std::mem::take(&mut neighbor.waiting);
         self.asking.remove(place);
@@ -149,40 +163,48 @@ impl Neighbors {
         for _ in 0..EVICTION_TRIES {
             let number = self.hand as u16;
             self.hand = (self.hand + 1) % NEIGHBORS_MAX;
-            let Neighbor { ip, mac, asked, held, .. } = self.entries[number as usize];
+            let Neighbor { hop, mac, asked, held, .. } = self.entries[number as usize];
             let being_asked = mac.is_none() && asked <= ASK_TIMES;
             if held > 0 || being_asked {
                 continue;
             }
-            let entry = self.index.find_entry(hash(ip), |&filed| filed == number);
+            let entry = self.index.find_entry(hash(&self.secret, hop), |&filed| filed == number);
             entry.expect("every entry is filed").remove();
             return Some(number);
         }
         None
     }
 
-    fn find(&self, ip: Ipv4Addr) -> Option<u16> {
-        self.index.find(hash(ip), |&n| self.entries[n as usize].ip == ip).copied()
+    fn find(&self, hop: Hop) -> Option<u16> {
+        let found = |&n: &u16| self.entries[n as usize].hop == hop;
+        self.index.find(hash(&self.secret, hop), found).copied()
     }
 }
 
-impl Default for Neighbors {
-    fn default() -> Neighbors {
-        Neighbors::new()
+/// Keyed: whoever is on the link may come from any of the addresses of an IPv6 subnet.
+fn hash(secret: &Secret, hop: Hop) -> u64 {
+    let tag = u64::from(hop.vlan.unwrap_or(0)) << 48;
+    match hop.ip {
+        IpAddr::V4(ip) => secret.bucket(tag, u64::from(ip.to_bits())),
+        IpAddr::V6(ip) => secret.bucket((ip.to_bits() >> 64) as u64 ^ tag, ip.to_bits() as u64),
     }
-}
-
-/// Addresses on our links are the operator's choice, not an attacker's: a fixed mix will do.
-fn hash(ip: Ipv4Addr) -> u64 {
-    u64::from(ip.to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
-    const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const HOP: Hop = hop(0x0a00_0002);
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    const fn hop(bits: u32) -> Hop {
+        Hop { ip: IpAddr::V4(Ipv4Addr::from_bits(bits)), vlan: None }
+    }
+
+    fn neighbors() -> Neighbors {
+        Neighbors::new(Secret::from_seed(1))
+    }
 
     fn seconds(count: u64) -> Instant {
         Instant::ZERO + Span::from_secs(count)
@@ -190,32 +212,43 @@ mod tests {
 
     #[test]
     fn an_unknown_next_hop_is_asked_for_three_times_then_given_up() {
-        let mut neighbors = Neighbors::new();
-        let number = neighbors.number(IP, None, seconds(0)).unwrap();
+        let mut neighbors = neighbors();
+        let number = neighbors.number(HOP, None, seconds(0)).unwrap();
         for second in 0..3 {
-            assert!(matches!(neighbors.due(seconds(second)), Some(Due::Ask(IP))));
+            assert!(matches!(neighbors.due(seconds(second)), Some(Due::Ask(HOP))));
             assert!(neighbors.due(seconds(second)).is_none(), "once a second");
         }
         assert!(matches!(neighbors.due(seconds(3)), Some(Due::GiveUp(_))));
         assert_eq!(neighbors.next(), Instant::NEVER);
         neighbors.waiting(number, seconds(9));
-        assert!(matches!(neighbors.due(seconds(9)), Some(Due::Ask(IP))), "asked anew");
+        assert!(matches!(neighbors.due(seconds(9)), Some(Due::Ask(HOP))), "asked anew");
     }
 
     #[test]
     fn an_answer_ends_the_asking() {
-        let mut neighbors = Neighbors::new();
-        let number = neighbors.number(IP, None, seconds(0)).unwrap();
-        assert_eq!(neighbors.mac(number), None);
-        neighbors.learn(IP, MAC);
-        assert_eq!(neighbors.mac(number), Some(MAC));
+        let mut neighbors = neighbors();
+        let number = neighbors.number(HOP, None, seconds(0)).unwrap();
+        assert_eq!(neighbors.link(number), None);
+        neighbors.learn(HOP, MAC);
+        assert_eq!(neighbors.link(number), Some(Link { mac: MAC, vlan: None }));
         assert!(neighbors.due(seconds(1)).is_none());
     }
 
     #[test]
+    fn the_same_address_behind_another_tag_is_another_next_hop() {
+        let mut neighbors = neighbors();
+        let tagged = Hop { vlan: Some(7), ..HOP };
+        let number = neighbors.number(tagged, None, seconds(0)).unwrap();
+        neighbors.learn(HOP, MAC);
+        assert_eq!(neighbors.link(number), None);
+        neighbors.learn(tagged, MAC);
+        assert_eq!(neighbors.link(number), Some(Link { mac: MAC, vlan: Some(7) }));
+    }
+
+    #[test]
     fn a_next_hop_that_nobody_holds_makes_room_for_a_new_one() {
-        let mut neighbors = Neighbors::new();
-        let ip = |n: u32| Ipv4Addr::from_bits(0x0a00_0000 + n);
+        let mut neighbors = neighbors();
+        let ip = |n: u32| hop(0x0a00_0000 + n);
         let kept = neighbors.number(ip(0), Some(MAC), seconds(0)).unwrap();
         neighbors.hold(kept);
         for n in 1..200_000 {
@@ -231,8 +264,8 @@ mod tests {
 
     #[test]
     fn next_hops_that_are_held_or_asked_for_are_not_replaced() {
-        let mut neighbors = Neighbors::new();
-        let ip = |n: usize| Ipv4Addr::from_bits(0x0a00_0000 + n as u32);
+        let mut neighbors = neighbors();
+        let ip = |n: usize| hop(0x0a00_0000 + n as u32);
         for n in 0..NEIGHBORS_MAX {
             let hint = (n % 2 == 0).then_some(MAC);
             let number = neighbors.number(ip(n), hint, seconds(0)).unwrap();
@@ -240,14 +273,14 @@ mod tests {
                 neighbors.hold(number);
             }
         }
-        assert_eq!(neighbors.number(IP, Some(MAC), seconds(0)).map(|_| ()), Some(()), "known");
-        assert_eq!(neighbors.number([11, 0, 0, 1].into(), Some(MAC), seconds(0)), None);
+        assert_eq!(neighbors.number(HOP, Some(MAC), seconds(0)).map(|_| ()), Some(()), "known");
+        assert_eq!(neighbors.number(hop(0x0b00_0001), Some(MAC), seconds(0)), None);
     }
 
     #[test]
     fn strangers_are_not_learnt() {
-        let mut neighbors = Neighbors::new();
-        neighbors.learn(IP, MAC);
+        let mut neighbors = neighbors();
+        neighbors.learn(HOP, MAC);
         assert!(neighbors.entries.is_empty());
     }
 }

@@ -4,9 +4,10 @@
 //! of the index, but still queued because it owes its last words). `free + filed + leaving = max`
 //! always.
 
-use crate::flow::FlowKey;
+use crate::flow::{FlowKey, Hosts};
 use crate::rng::Secret;
 use crate::tcp::{Config, Paths, State, Tcb};
+use crate::wire::Family;
 use hashbrown::HashTable;
 
 /// Slots hold a control block and the application's state of one connection each.
@@ -16,6 +17,8 @@ pub struct Table<S> {
     pub tcbs: Vec<Tcb>,
     pub states: Vec<S>,
     pub paths: Paths,
+    /// Each slot that is not free holds its addresses' numbers.
+    pub hosts: Hosts,
     free: Vec<u32>,
 }
 
@@ -36,11 +39,13 @@ pub struct Queue {
 }
 
 impl<S: Copy + Default> Table<S> {
-    /// Room for `max` connections, touched now so that no page fault falls into a run.
+    /// Room for `max` connections and `hosts_max` IPv6 addresses, touched now so that no page fault
+    /// falls into a run.
     ///
     /// # Panics
-    /// If `max` is zero or so large that a slot number would not fit.
-    pub fn new(max: u32, secret: Secret) -> Table<S> {
+    /// If `max` is zero or so large that a slot number would not fit, or `hosts_max` so large that
+    /// an address's would not.
+    pub fn new(max: u32, hosts_max: u32, secret: Secret) -> Table<S> {
         assert!(max > 0 && max < LAST);
         let mut empty = Tcb::closed();
         empty.link = UNQUEUED;
@@ -52,6 +57,7 @@ impl<S: Copy + Default> Table<S> {
             tcbs: vec![empty; max as usize],
             states: vec![S::default(); max as usize],
             paths: Paths::new(max.min(PATHS_MAX) as u16),
+            hosts: Hosts::new(hosts_max, secret),
             free: (0..max).rev().collect(),
         }
     }
@@ -62,10 +68,13 @@ impl<S: Copy + Default> Table<S> {
         self.index.find(hash, |&slot| self.tcbs[slot as usize].key == *key).copied()
     }
 
-    /// Files a connection; `None` when every slot is taken. The caller has seen that its key is not
-    /// filed.
+    /// Files a connection, whose key `hosts` has given out for it; `None`, and the key given back,
+    /// when every slot is taken. The caller has seen that its key is not filed.
     pub fn insert(&mut self, mut tcb: Tcb, state: S) -> Option<u32> {
-        let slot = self.free.pop()?;
+        let Some(slot) = self.free.pop() else {
+            self.hosts.leave(&tcb.key);
+            return None;
+        };
         let hash = tcb.key.bucket(&self.secret);
         tcb.link = UNQUEUED;
         self.tcbs[slot as usize] = tcb;
@@ -94,6 +103,7 @@ impl<S: Copy + Default> Table<S> {
             return;
         }
         self.paths.reclaim(&mut self.tcbs[slot as usize]);
+        self.hosts.leave(&self.tcbs[slot as usize].key);
         let mut empty = Tcb::closed();
         empty.link = UNQUEUED;
         self.tcbs[slot as usize] = empty;
@@ -141,10 +151,11 @@ impl<S: Copy + Default> Table<S> {
     /// # Panics
     /// If one does not hold.
     pub fn check(&self, config: &Config) {
-        let mut leaving = 0;
+        let (mut leaving, mut numbers) = (0, 0);
         for (slot, tcb) in self.tcbs.iter().enumerate() {
             let filed = self.find(&tcb.key) == Some(slot as u32);
             tcb.check(config);
+            numbers += if tcb.key.family() == Family::V6 { 2 } else { 0 };
             if filed {
                 assert!(tcb.state() != State::Closed, "slot {slot} is filed and CLOSED");
             } else if tcb.link != UNQUEUED {
@@ -152,6 +163,7 @@ impl<S: Copy + Default> Table<S> {
             }
         }
         assert_eq!(self.free.len() + self.len() + leaving, self.max());
+        assert_eq!(self.hosts.held(), numbers, "two addresses for each connection over IPv6");
         let paths = self.tcbs.iter().filter(|tcb| tcb.has_path()).count();
         assert_eq!(self.paths.free() + paths, self.paths.max());
     }
@@ -216,14 +228,13 @@ mod tests {
     use crate::time::Instant;
 
     fn tcb(port: u16) -> Tcb {
-        let (local, remote) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let key = FlowKey { local, remote, local_port: port, remote_port: 80 };
+        let key = FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80));
         Tcb::open_active(key, Seq(7), Instant::ZERO)
     }
 
     #[test]
     fn a_connection_is_found_until_it_is_unfiled_and_its_slot_comes_back() {
-        let mut table: Table<u8> = Table::new(2, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1));
         let key = tcb(1).key;
         let slot = table.insert(tcb(1), 9).unwrap();
         assert_eq!(table.find(&key), Some(slot));
@@ -237,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_does_not_grow() {
-        let mut table: Table<u8> = Table::new(2, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1));
         assert!(table.insert(tcb(1), 0).is_some());
         assert!(table.insert(tcb(2), 0).is_some());
         assert!(table.insert(tcb(3), 0).is_none());
@@ -246,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_queue_keeps_order_and_takes_a_slot_once() {
-        let mut table: Table<u8> = Table::new(4, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(4, 0, Secret::from_seed(1));
         let slots: Vec<u32> = (0..3).map(|n| table.insert(tcb(n + 1), 0).unwrap()).collect();
         let (mut ready, mut parked) = (Queue::new(), Queue::new());
         for &slot in &slots {
@@ -263,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_queued_slot_leaves_only_after_the_queue_has_come_to_it() {
-        let mut table: Table<u8> = Table::new(1, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(1, 0, Secret::from_seed(1));
         let slot = table.insert(tcb(1), 0).unwrap();
         let mut ready = Queue::new();
         ready.push(&mut table.tcbs, slot);

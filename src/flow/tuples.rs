@@ -1,14 +1,15 @@
 //! Which four-tuple the next connection gets.
 
-use super::FlowKey;
-use std::net::Ipv4Addr;
+use super::Endpoints;
+use crate::wire::Family;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 
-/// Addresses `first..=last`.
+/// Addresses `first..=last`, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    pub first: Ipv4Addr,
-    pub last: Ipv4Addr,
+    pub first: IpAddr,
+    pub last: IpAddr,
 }
 
 /// Where connections are opened to: every address with every port.
@@ -19,8 +20,8 @@ pub struct Target {
     pub last_port: u16,
 }
 
-/// What four-tuples are made of. Worker `share` of `shares` uses the source ports that leave
-/// remainder `share`.
+/// What four-tuples are made of: each target with the local addresses of its family. Worker `share`
+/// of `shares` uses the source ports that leave remainder `share`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranges {
     pub locals: Vec<Range>,
@@ -31,18 +32,26 @@ pub struct Ranges {
     pub shares: u16,
 }
 
-/// An endless walk over the four-tuples of the ranges, each met once a round: targets round-robin
-/// (RFC 3511 s4.4), then local addresses, then ports, so that a tuple rests as long as possible
-/// before it is met again.
+/// An endless walk over the four-tuples of the ranges: targets round-robin (RFC 3511 s4.4), then
+/// local addresses, then ports, so that a tuple rests as long as possible before it is met again.
+/// With targets in both families, a round of the one's is followed by a round of the other's.
 #[derive(Clone, Debug)]
 pub struct Tuples {
+    /// One for each family that there are four-tuples in.
+    walks: Vec<Walk>,
+    /// Whose round it is.
+    turn: usize,
+}
+
+/// The walk in one family: each four-tuple is met once a round.
+#[derive(Clone, Debug)]
+struct Walk {
     targets: Vec<Target>,
     locals: Vec<Range>,
     /// Our source ports: the first, how many, and how far apart.
     first_port: u16,
     ports: u16,
     stride: u16,
-    count: u64,
     next: Position,
 }
 
@@ -50,29 +59,51 @@ pub struct Tuples {
 #[derive(Clone, Copy, Debug, Default)]
 struct Position {
     target_port: u16,
-    target_address: u32,
+    target_address: u128,
     target: usize,
-    local_address: u32,
+    local_address: u128,
     local: usize,
     port: u16,
 }
 
 impl Range {
-    /// Number of addresses; zero if `last` comes before `first`.
-    pub fn count(&self) -> u64 {
-        (u64::from(self.last.to_bits()) + 1).saturating_sub(u64::from(self.first.to_bits()))
+    /// One address.
+    pub fn only(address: impl Into<IpAddr>) -> Range {
+        let address = address.into();
+        Range { first: address, last: address }
     }
 
-    fn nth(&self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.first.to_bits() + offset)
+    /// Number of addresses; zero if `last` comes before `first` or is of another family. Saturates.
+    pub fn count(&self) -> u128 {
+        match (self.first, self.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                (u128::from(last.to_bits()) + 1).saturating_sub(u128::from(first.to_bits()))
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) if first <= last => {
+                (last.to_bits() - first.to_bits()).saturating_add(1)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The address `offset` after the first; the caller has seen that it is in the range.
+    pub fn nth(&self, offset: u128) -> IpAddr {
+        match self.first {
+            IpAddr::V4(first) => IpAddr::V4((first.to_bits() + offset as u32).into()),
+            IpAddr::V6(first) => IpAddr::V6((first.to_bits() + offset).into()),
+        }
+    }
+
+    fn is_of(&self, family: Family) -> bool {
+        Family::of(self.first) == family
     }
 }
 
 impl Target {
-    /// Number of sockets: addresses times ports.
-    pub fn count(&self) -> u64 {
-        let ports = (u64::from(self.last_port) + 1).saturating_sub(u64::from(self.first_port));
-        self.addresses.count() * ports
+    /// Number of sockets: addresses times ports. Saturates.
+    pub fn count(&self) -> u128 {
+        let ports = (u128::from(self.last_port) + 1).saturating_sub(u128::from(self.first_port));
+        self.addresses.count().saturating_mul(ports)
     }
 }
 
@@ -82,13 +113,37 @@ impl Tuples {
     /// # Panics
     /// If there are no shares, or `share` is not one of them: a bug of the caller.
     pub fn new(ranges: Ranges) -> Tuples {
-        let Ranges { mut locals, first_port, last_port, mut targets, share, shares } = ranges;
-        assert!(share < shares);
-        locals.retain(|range| range.count() > 0);
-        for target in &mut targets {
-            target.first_port = target.first_port.max(1);
+        assert!(ranges.share < ranges.shares);
+        let families = [Family::V4, Family::V6];
+        let walks = families.into_iter().map(|family| Walk::new(&ranges, family));
+        Tuples { walks: walks.filter(|walk| walk.count() > 0).collect(), turn: 0 }
+    }
+
+    /// Number of different four-tuples, if the ranges do not overlap each other. Saturates.
+    pub fn count(&self) -> u64 {
+        let all = self.walks.iter().map(Walk::count).fold(0, u128::saturating_add);
+        u64::try_from(all).unwrap_or(u64::MAX)
+    }
+
+    /// The next four-tuple, or `None` if the ranges are empty. O(1). The caller checks whether it
+    /// is in use.
+    #[allow(clippy::should_implement_trait)] // It is no iterator: it never ends, and it says so.
+    pub fn next(&mut self) -> Option<Endpoints> {
+        let last = self.walks.len().checked_sub(1)?;
+        let walk = &mut self.walks[self.turn];
+        let endpoints = walk.endpoints();
+        if walk.step() {
+            turn(&mut self.turn, last);
         }
-        targets.retain(|target| target.count() > 0);
+        Some(endpoints)
+    }
+}
+
+impl Walk {
+    fn new(ranges: &Ranges, family: Family) -> Walk {
+        let &Ranges { ref locals, first_port, last_port, ref targets, share, shares } = ranges;
+        let in_use = |range: &Range| range.is_of(family) && range.count() > 0;
+        let at_port = |target: &Target| Target { first_port: target.first_port.max(1), ..*target };
         // The first port from `first_port` on that leaves remainder `share`; it may lie past
         // 65,535.
         let (low, stride) = (u32::from(first_port.max(1)), u32::from(shares));
@@ -97,61 +152,57 @@ impl Tuples {
             Some(span) => (span / stride + 1) as u16,
             None => 0,
         };
-        let locals_count: u128 = locals.iter().map(|range| u128::from(range.count())).sum();
-        let targets_count: u128 = targets.iter().map(|target| u128::from(target.count())).sum();
-        // Lists short enough to be written down stay far below 2^128.
-        let count = locals_count * targets_count * u128::from(ports);
-        Tuples {
-            targets,
-            locals,
+        Walk {
+            targets: targets
+                .iter()
+                .map(at_port)
+                .filter(|target| in_use(&target.addresses) && target.count() > 0)
+                .collect(),
+            locals: locals.iter().copied().filter(in_use).collect(),
             first_port: first as u16,
             ports,
             stride: shares,
-            count: u64::try_from(count).unwrap_or(u64::MAX),
             next: Position::default(),
         }
     }
 
-    /// Number of different four-tuples, if the ranges do not overlap each other. Saturates.
-    pub fn count(&self) -> u64 {
-        self.count
+    fn count(&self) -> u128 {
+        let locals = self.locals.iter().map(Range::count).fold(0, u128::saturating_add);
+        let targets = self.targets.iter().map(Target::count).fold(0, u128::saturating_add);
+        locals.saturating_mul(targets).saturating_mul(u128::from(self.ports))
     }
 
-    /// The next four-tuple, or `None` if the ranges are empty. O(1). The caller checks whether it
-    /// is in use.
-    #[allow(clippy::should_implement_trait)] // It is no iterator: it never ends, and it says so.
-    pub fn next(&mut self) -> Option<FlowKey> {
-        if self.count == 0 {
-            return None;
-        }
+    fn endpoints(&self) -> Endpoints {
         let at = self.next;
         let (target, local) = (&self.targets[at.target], &self.locals[at.local]);
-        let key = FlowKey {
-            local: local.nth(at.local_address),
-            remote: target.addresses.nth(at.target_address),
-            local_port: self.first_port + at.port * self.stride,
-            remote_port: target.first_port + at.target_port,
-        };
-        self.step();
-        Some(key)
+        let (local, remote) =
+            (local.nth(at.local_address), target.addresses.nth(at.target_address));
+        Endpoints {
+            local: SocketAddr::new(local, self.first_port + at.port * self.stride),
+            remote: SocketAddr::new(remote, target.first_port + at.target_port),
+        }
     }
 
-    /// Turns the odometer by one: a wheel that comes round turns the next.
-    fn step(&mut self) {
+    /// Turns the odometer by one: a wheel that comes round turns the next. True if all targets have
+    /// been met.
+    fn step(&mut self) -> bool {
         let (target, local) = (&self.targets[self.next.target], &self.locals[self.next.local]);
         let last_target_port = target.last_port - target.first_port;
-        let last_target_address = (target.addresses.count() - 1) as u32;
-        let last_local_address = (local.count() - 1) as u32;
+        let last_target_address = target.addresses.count() - 1;
+        let last_local_address = local.count() - 1;
         let at = &mut self.next;
         if !turn(&mut at.target_port, last_target_port)
             || !turn(&mut at.target_address, last_target_address)
             || !turn(&mut at.target, self.targets.len() - 1)
-            || !turn(&mut at.local_address, last_local_address)
-            || !turn(&mut at.local, self.locals.len() - 1)
         {
-            return;
+            return false;
         }
-        turn(&mut at.port, self.ports - 1);
+        if turn(&mut at.local_address, last_local_address)
+            && turn(&mut at.local, self.locals.len() - 1)
+        {
+            turn(&mut at.port, self.ports - 1);
+        }
+        true
     }
 }
 
@@ -171,8 +222,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    fn ip(last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 0, last)
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
     }
 
     fn range(first: u8, last: u8) -> Range {
@@ -213,10 +264,35 @@ mod tests {
     }
 
     #[test]
+    fn each_family_has_its_own_pairs_and_all_targets_their_turn() {
+        let six = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
+        let range = |first, last| Range { first: six(first), last: six(last) };
+        let mut ranges = ranges();
+        ranges.locals.push(range(1, 2));
+        let addresses = range(0xf, 0x10);
+        ranges.targets.push(Target { addresses, first_port: 80, last_port: 80 });
+        let mut tuples = Tuples::new(ranges);
+        assert_eq!(tuples.count(), 12 + 2 * 2 * 2);
+        let walk: Vec<String> = (0..7).map(|_| tuples.next().unwrap().to_string()).collect();
+        let expected = [
+            "10.0.0.1:1000 > 10.0.0.11:80",
+            "10.0.0.1:1000 > 10.0.0.11:81",
+            "10.0.0.1:1000 > 10.0.0.12:80",
+            "[fd00::1]:1000 > [fd00::f]:80",
+            "[fd00::1]:1000 > [fd00::10]:80",
+            "10.0.0.2:1000 > 10.0.0.11:80",
+            "10.0.0.2:1000 > 10.0.0.11:81",
+        ];
+        assert_eq!(walk, expected);
+    }
+
+    #[test]
     fn empty_ranges_give_nothing() {
         let empty = [
             Ranges { locals: vec![], ..ranges() },
             Ranges { locals: vec![range(2, 1)], ..ranges() },
+            Ranges { locals: vec![Range::only([0xfd; 16])], ..ranges() },
+            Ranges { locals: vec![Range { last: [0xfd; 16].into(), ..range(1, 2) }], ..ranges() },
             Ranges { targets: vec![target(11, 11, 81, 80)], ..ranges() },
             Ranges { targets: vec![target(11, 11, 0, 0)], ..ranges() },
             Ranges { first_port: 1002, ..ranges() },
@@ -231,19 +307,20 @@ mod tests {
 
     #[test]
     fn everything_there_is_does_not_overflow() {
-        let all = Range { first: Ipv4Addr::UNSPECIFIED, last: Ipv4Addr::BROADCAST };
-        let targets = vec![Target { addresses: all, first_port: 0, last_port: u16::MAX }];
-        let locals = vec![all, all];
+        let four = Range { first: [0; 4].into(), last: [255; 4].into() };
+        let six = Range { first: [0; 16].into(), last: [255; 16].into() };
+        let all = |addresses| Target { addresses, first_port: 0, last_port: u16::MAX };
+        let (locals, targets) = (vec![four, six, four, six], vec![all(four), all(six)]);
         let (first_port, last_port) = (0, u16::MAX);
         let whole = Ranges { locals, first_port, last_port, targets, share: 0, shares: 1 };
         let mut tuples = Tuples::new(whole);
         assert_eq!(tuples.count(), u64::MAX);
         let key = tuples.next().unwrap();
-        assert_eq!((key.local_port, key.remote_port), (1, 1));
+        assert_eq!((key.local.port(), key.remote.port()), (1, 1));
     }
 
     #[test]
-    #[should_panic(expected = "share < shares")]
+    #[should_panic(expected = "ranges.share < ranges.shares")]
     fn a_share_that_does_not_exist_is_a_bug_of_the_caller() {
         Tuples::new(Ranges { share: 2, shares: 2, ..ranges() });
     }
@@ -276,11 +353,11 @@ mod tests {
             let mut seen = HashSet::new();
             for share in 0..shares {
                 let mut tuples = Tuples::new(Ranges { share, ..whole.clone() });
-                let round: Vec<FlowKey> =
+                let round: Vec<Endpoints> =
                     (0..tuples.count()).map(|_| tuples.next().unwrap()).collect();
                 for key in &round {
                     prop_assert!(seen.insert(*key), "{} met twice", key);
-                    prop_assert_eq!(key.local_port % shares, share);
+                    prop_assert_eq!(key.local.port() % shares, share);
                 }
                 for key in round {
                     prop_assert_eq!(tuples.next(), Some(key));

@@ -1,14 +1,13 @@
 //! What the referee knows of one side of a connection, and what that side may therefore send.
 
 use crate::time::{Instant, Span};
+use crate::wire::Family;
 use crate::wire::options::Options;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
 
-/// Bytes of Ethernet, IPv4 and TCP headers without a tag and without options.
-const HEADERS_BYTES: u16 = 54;
-/// What a peer takes that names no MSS (RFC 9293 s3.7.1).
-const DEFAULT_MSS: u16 = 536;
+/// Bytes of Ethernet and TCP headers without a tag and without options.
+const HEADERS_BYTES: u16 = 34;
 /// An endpoint whose SYN or FIN found no answer and that was silent for so long may have given up
 /// without a word.
 const SILENCE: Span = Span::from_secs(1);
@@ -90,8 +89,13 @@ impl Endpoint {
         // One byte past the edge is a window probe (RFC 9293 s3.8.6.1).
         let edge = self.edge_known + i64::from(payload.len() == 1);
         law(payload.is_empty() || end <= edge, "it is past the window it was offered")?;
-        let options_bytes = sent.payload_at.saturating_sub(HEADERS_BYTES);
-        let mss = them.syn.and_then(|syn| syn.options.mss).unwrap_or(DEFAULT_MSS);
+        // What a peer takes that names no MSS (RFC 9293 s3.7.1, MUST-15).
+        let (ip_bytes, mss_default) = match sent.family() {
+            Family::V4 => (20, 536),
+            Family::V6 => (40, 1220),
+        };
+        let options_bytes = sent.payload_at.saturating_sub(HEADERS_BYTES + ip_bytes);
+        let mss = them.syn.and_then(|syn| syn.options.mss).unwrap_or(mss_default);
         law(sent.payload_len + options_bytes <= mss, "it is above the MSS it was offered")
     }
 

@@ -95,11 +95,11 @@ impl Setup {
         b.listeners =
             (0..listeners).map(|n| Listener { port: FIRST_PORT + n, keepalive: None }).collect();
         a.ranges = Some(Ranges {
-            locals: vec![Range { first: A_IP, last: A_IP }],
+            locals: vec![Range::only(A_IP)],
             first_port: 10_000,
             last_port: 60_000,
             targets: vec![Target {
-                addresses: Range { first: B_IP, last: B_IP },
+                addresses: Range::only(B_IP),
                 first_port: FIRST_PORT,
                 last_port: FIRST_PORT + listeners.saturating_sub(1),
             }],
@@ -133,11 +133,10 @@ fn host(side: Side, seed: u64) -> engine::Config {
     };
     engine::Config {
         mac: mac(side),
-        vlan: None,
         mtu: 1500,
         ttl: 64,
-        subnets: vec![Subnet { first: ip, last: ip, prefix_len: 24 }],
-        gateway: None,
+        subnets: vec![Subnet::only(ip, 24)],
+        gateways: vec![],
         listeners: Vec::new(),
         ranges: None,
         keepalive: None,

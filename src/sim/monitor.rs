@@ -20,7 +20,7 @@
 //! - whoever must be in TIME-WAIT opens no new connection on the same four-tuple.
 
 use super::endpoint::{Endpoint, Syn, Verdict, law};
-use crate::flow::FlowKey;
+use crate::flow::Endpoints;
 use crate::time::{Instant, Span};
 use crate::wire::ethernet::Mac;
 use crate::wire::options::Options;
@@ -45,7 +45,7 @@ pub struct Referee {
     macs: [Mac; 2],
     msl: Span,
     /// By A's view of the four-tuple. Looked up only, never walked.
-    flows: HashMap<FlowKey, Flow>,
+    flows: HashMap<Endpoints, Flow>,
     /// What arrived intact at each side in its present turn.
     turn: [Vec<Segment>; 2],
     violation: Option<String>,
@@ -387,16 +387,11 @@ fn answered_by(segment: &Segment, sent: &Segment) -> bool {
 }
 
 /// A's view of the four-tuple of a segment sent by `side`.
-fn key(side: Side, segment: &Segment) -> FlowKey {
-    let received = FlowKey::of_received(segment);
+fn key(side: Side, segment: &Segment) -> Endpoints {
+    let received = Endpoints::of_received(segment);
     match side {
         Side::B => received,
-        Side::A => FlowKey {
-            local: received.remote,
-            remote: received.local,
-            local_port: received.remote_port,
-            remote_port: received.local_port,
-        },
+        Side::A => received.reversed(),
     }
 }
 
@@ -421,7 +416,6 @@ fn describe(segment: &Segment) -> String {
 mod tests {
     use super::*;
     use crate::wire::ethernet::Header;
-    use std::net::Ipv4Addr;
 
     const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
     const S: Flags = Flags::SYN;
@@ -462,7 +456,7 @@ mod tests {
         }
 
         fn segment(side: Side, flags: Flags, seq: u32, ack: u32) -> Segment {
-            let ips = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
+            let ips = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
             let ports = [4000, 80];
             let (us, them) = (side as usize, side.other() as usize);
             let mss = flags.has(S).then_some(500);
@@ -485,7 +479,7 @@ mod tests {
         }
 
         fn frame(side: Side, mut segment: Segment, payload: &[u8]) -> Vec<u8> {
-            let header_len = segment::header_len(false, &segment.options);
+            let header_len = segment::header_len(false, segment.family(), &segment.options);
             segment.payload_len = payload.len() as u16;
             let mut frame = vec![0; header_len + payload.len()];
             frame[header_len..].copy_from_slice(payload);

@@ -23,6 +23,8 @@ pub use state::State;
 pub use tcb::Tcb;
 
 use crate::time::{Instant, Span};
+use crate::wire::Family;
+use crate::wire::tcp::HEADER_LEN;
 
 /// How a connection ended; the application is told of every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +108,34 @@ pub struct Env<'a> {
     pub paths: &'a mut Paths,
 }
 
+/// The largest segments, in bytes of text and options, in each family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mss {
+    pub v4: u16,
+    pub v6: u16,
+}
+
+impl Mss {
+    /// What datagrams of `mtu` bytes have room for: less the fixed IP and TCP headers (RFC 9293
+    /// s3.7.1, MUST-67; RFC 6691 s2).
+    pub const fn within(mtu: u16) -> Mss {
+        let (v4, v6) = (Family::V4.header_len() + HEADER_LEN, Family::V6.header_len() + HEADER_LEN);
+        Mss { v4: mtu.saturating_sub(v4 as u16), v6: mtu.saturating_sub(v6 as u16) }
+    }
+
+    /// The same in both families.
+    pub const fn both(bytes: u16) -> Mss {
+        Mss { v4: bytes, v6: bytes }
+    }
+
+    pub const fn of(self, family: Family) -> u16 {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
 /// What all connections of an engine share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -123,8 +153,8 @@ pub struct Config {
     pub data_retries: u8,
     /// How long FIN-WAIT-2 may last once our application has closed.
     pub fin_wait2: Span,
-    /// The MSS we offer: MTU less 40.
-    pub mss: u16,
+    /// The MSS we offer.
+    pub mss: Mss,
     /// Offer and use timestamps (RFC 7323).
     pub timestamps: bool,
     /// What the timestamp clock reads at [`Instant::ZERO`](crate::time::Instant), in ms. It should
@@ -149,7 +179,7 @@ impl Default for Config {
             syn_retries: 7,
             data_retries: 15,
             fin_wait2: Span::from_secs(60),
-            mss: 1460,
+            mss: Mss::within(1500),
             timestamps: true,
             timestamp_origin_ms: 0,
             window_scaling: true,

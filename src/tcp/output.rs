@@ -123,7 +123,7 @@ impl Tcb {
         let stamped = if answer { self.has(flag::TIMESTAMPS) } else { config.timestamps };
         let scaling = if answer { self.has(flag::SCALING) } else { config.window_scaling };
         Options {
-            mss: Some(config.mss),
+            mss: Some(config.mss.of(self.key.family())),
             window_scale: scaling.then(|| offered_shift(config)),
             // Not offered while out-of-order text is dropped: a sender that counts on SACK counts
             // no bare duplicates.
@@ -315,7 +315,7 @@ impl Tcb {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let shift = self.rcv_shift(config);
         let want = config.window.min(room).min(SYN_WINDOW_MAX << shift);
-        let step = (config.window / 2).min(u32::from(config.mss));
+        let step = (config.window / 2).min(u32::from(config.mss.of(self.key.family())));
         if want >= open.saturating_add(step) { want } else { open }
     }
 }
@@ -323,8 +323,11 @@ impl Tcb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::FlowKey;
     use crate::tcp::{Expiry, Paths};
     use crate::wire::segment::Segment;
+
+    const KEY: FlowKey = FlowKey::v4(([10, 0, 0, 2], 80), ([10, 0, 0, 1], 4000));
 
     fn segment(flags: Flags, seq: u32, ack: u32, window: u16) -> Segment {
         Segment {
@@ -353,7 +356,7 @@ mod tests {
         let config = Config::default();
         let syn = segment(Flags::SYN, 0, 0, 65_535);
         let (now, mut paths) = (Instant::ZERO, Paths::new(1));
-        let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
+        let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
         let answer = tcb.output(&mut env(&config, now, 16_384, &mut paths)).unwrap();
         assert_eq!((answer.flags, answer.window), (Flags::SYN | Flags::ACK, 16_384));
         tcb.check(&config);
@@ -371,7 +374,7 @@ mod tests {
         let mut syn = segment(Flags::SYN, 0, 0, 65_535);
         syn.options.window_scale = Some(0);
         let mut room = 16_384;
-        let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
+        let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
         tcb.output(&mut env(&config, now, room, &mut paths));
         tcb.arrives(&segment(Flags::ACK, 1, 1, 65_535), &mut env(&config, now, room, &mut paths));
         assert!(tcb.rcv_shift(&config) > 0, "the unit is more than a byte");
@@ -394,7 +397,7 @@ mod tests {
         let config = Config { timestamps: false, ..Config::default() };
         let (mut now, mut paths) = (Instant::ZERO, Paths::new(1));
         let syn = segment(Flags::SYN, 0, 0, 0);
-        let mut tcb = Tcb::open_passive(&syn, Seq(0), &config, now);
+        let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
         tcb.output(&mut env(&config, now, u32::MAX, &mut paths));
         tcb.arrives(&segment(Flags::ACK, 1, 1, 0), &mut env(&config, now, u32::MAX, &mut paths));
         tcb.promise(10);

@@ -5,7 +5,7 @@
 //! changes one; `enter` is the only way from state to state.
 
 use super::state::{Event, State};
-use super::{Config, Keepalive, Seq, path};
+use super::{Config, Keepalive, Mss, Seq, path};
 use crate::flow::FlowKey;
 use crate::time::{Instant, Span};
 use crate::wire::options::Options;
@@ -16,8 +16,9 @@ use std::mem::{offset_of, size_of};
 pub(super) const SYN_WINDOW_MAX: u32 = 65_535;
 
 /// RFC 9293 s3.7.1, MUST-15: "If an MSS Option is not received at connection setup, TCP
-/// implementations MUST assume a default send MSS of 536" for IPv4.
-const DEFAULT_MSS: u16 = 536;
+/// implementations MUST assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60)
+/// for IPv6".
+const DEFAULT_MSS: Mss = Mss { v4: 536, v6: 1220 };
 
 /// The smallest MSS we believe, so that a peer can't make us send a packet a byte. Linux's
 /// `tcp_min_snd_mss`.
@@ -131,10 +132,8 @@ const _: () = assert!(size_of::<Tcb>() == 128, "a connection is two cache lines"
 impl Tcb {
     /// No connection: what an empty slot holds.
     pub fn closed() -> Tcb {
-        let nowhere = std::net::Ipv4Addr::UNSPECIFIED;
-        let key = FlowKey { local: nowhere, remote: nowhere, local_port: 0, remote_port: 0 };
         Tcb {
-            key,
+            key: FlowKey::default(),
             state: State::Closed,
             owed: 0,
             dup_acks_owed: 0,
@@ -146,7 +145,7 @@ impl Tcb {
             rcv_nxt: Seq(0),
             rcv_adv: Seq(0),
             flags: 0,
-            snd_mss: DEFAULT_MSS,
+            snd_mss: DEFAULT_MSS.v4,
             ack_by_ms: 0,
             listener: 0,
             neighbor: 0,
@@ -172,15 +171,21 @@ impl Tcb {
 
     /// Active OPEN (RFC 9293 s3.10.1): SYN-SENT, a SYN owed.
     pub fn open_active(key: FlowKey, iss: Seq, now: Instant) -> Tcb {
-        let mut tcb = Tcb { key, ..Tcb::closed() };
+        let mut tcb = Tcb { key, snd_mss: DEFAULT_MSS.of(key.family()), ..Tcb::closed() };
         tcb.start_at(iss, now);
         tcb.enter(Event::ActiveOpen);
         tcb
     }
 
     /// A SYN arrived in LISTEN (RFC 9293 s3.10.7.2): SYN-RECEIVED, a SYN-ACK owed.
-    pub fn open_passive(segment: &Segment, iss: Seq, config: &Config, now: Instant) -> Tcb {
-        let mut tcb = Tcb { key: FlowKey::of_received(segment), ..Tcb::closed() };
+    pub fn open_passive(
+        key: FlowKey,
+        segment: &Segment,
+        iss: Seq,
+        config: &Config,
+        now: Instant,
+    ) -> Tcb {
+        let mut tcb = Tcb { key, ..Tcb::closed() };
         tcb.start_at(iss, now);
         tcb.flags |= flag::PASSIVE;
         tcb.learn_syn(segment, config);
@@ -221,7 +226,9 @@ impl Tcb {
         self.snd_wnd = u32::from(segment.window);
         self.wl1 = Seq(segment.seq);
         self.wl2 = Seq(segment.ack);
-        self.snd_mss = mss.unwrap_or(DEFAULT_MSS).max(SMALLEST_MSS).min(config.mss);
+        let family = self.key.family();
+        let theirs = mss.unwrap_or(DEFAULT_MSS.of(family)).max(SMALLEST_MSS);
+        self.snd_mss = theirs.min(config.mss.of(family));
         if let (true, Some(shift)) = (config.window_scaling, window_scale) {
             // RFC 7323 s2.3: a shift above 14 is used as 14.
             self.flags |= flag::SCALING;
@@ -363,7 +370,8 @@ impl Tcb {
         assert!(!self.snd_una.after(self.snd_nxt));
         assert!(!self.snd_nxt.after(self.snd_max));
         assert!(!self.rcv_nxt.after(self.rcv_adv));
-        assert!(self.snd_mss <= config.mss.max(DEFAULT_MSS));
+        let family = self.key.family();
+        assert!(self.snd_mss <= config.mss.of(family).max(DEFAULT_MSS.of(family)));
         assert!(self.una_offset <= self.promised);
         assert!(!self.has(flag::FIN_SENT) || self.has(flag::FIN_QUEUED));
         let in_flight = self.snd_una != self.snd_max;

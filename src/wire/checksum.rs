@@ -5,7 +5,7 @@
 //! adds those, and memory is read only for payload. A valid packet's words, checksum included, fold
 //! to 0xffff.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The sum of `bytes` as 16-bit words in network order; a last odd byte counts as if a zero
 /// followed it.
@@ -57,6 +57,19 @@ pub fn pseudo_header(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, length_bytes: u
         + u64::from(dst.to_bits())
         + u64::from(protocol)
         + u64::from(length_bytes)
+}
+
+/// The sum of a pseudo-header over IPv6 (RFC 8200 s8.1).
+#[inline]
+pub fn pseudo_header_v6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, length_bytes: u16) -> u64 {
+    wide(src.to_bits()) + wide(dst.to_bits()) + u64::from(protocol) + u64::from(length_bytes)
+}
+
+/// The sum of the four words of an IPv6 address.
+#[inline]
+fn wide(bits: u128) -> u64 {
+    let (high, low) = ((bits >> 64) as u64, bits as u64);
+    (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
 }
 
 /// The value for the checksum field of a packet whose other words add up to `sum`.

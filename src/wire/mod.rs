@@ -7,9 +7,47 @@ pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
 pub mod options;
 pub mod segment;
 pub mod tcp;
+
+use std::net::IpAddr;
+
+/// The versions of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    #[inline]
+    pub const fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    /// Its EtherType.
+    #[inline]
+    pub const fn ethertype(self) -> u16 {
+        match self {
+            Family::V4 => ethernet::ETHERTYPE_IPV4,
+            Family::V6 => ethernet::ETHERTYPE_IPV6,
+        }
+    }
+
+    /// Bytes of the IP header that we write.
+    #[inline]
+    pub const fn header_len(self) -> usize {
+        match self {
+            Family::V4 => ipv4::HEADER_LEN,
+            Family::V6 => ipv6::HEADER_LEN,
+        }
+    }
+}
 
 /// Why a received frame was not understood. Each has a counter of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,14 +8,15 @@ use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4};
 use super::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
 use super::options::Options;
 use super::tcp::{self, Flags};
-use super::{Malformed, arp, checksum, ethernet, icmp};
-use std::net::Ipv4Addr;
+use super::{Family, Malformed, arp, checksum, ethernet, icmp, ipv6};
+use std::net::IpAddr;
 
 /// A TCP segment with its addresses, as it arrived or as it shall be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
+    /// Of the same family as `dst`.
+    pub src: IpAddr,
+    pub dst: IpAddr,
     pub src_port: u16,
     pub dst_port: u16,
     pub seq: u32,
@@ -70,6 +71,12 @@ impl Segment {
         u32::from(self.payload_len)
             + u32::from(self.flags.has(Flags::SYN))
             + u32::from(self.flags.has(Flags::FIN))
+    }
+
+    /// Of its addresses.
+    #[inline]
+    pub fn family(&self) -> Family {
+        Family::of(self.src)
     }
 }
 
@@ -143,8 +150,8 @@ fn parse_segment(
         return Err(Malformed::TcpPort);
     }
     Ok(Segment {
-        src: ip.src,
-        dst: ip.dst,
+        src: ip.src.into(),
+        dst: ip.dst.into(),
         src_port,
         dst_port,
         seq,
@@ -159,28 +166,40 @@ fn parse_segment(
     })
 }
 
-/// Bytes before the payload: Ethernet with or without a tag, IPv4 without options, TCP with these
+/// Bytes before the payload: Ethernet with or without a tag, IP without options, TCP with these
 /// options.
 #[inline]
-pub fn header_len(vlan: bool, options: &Options) -> usize {
-    ethernet::header_len(vlan) + ipv4::HEADER_LEN + tcp::HEADER_LEN + options.len()
+pub fn header_len(vlan: bool, family: Family, options: &Options) -> usize {
+    ethernet::header_len(vlan) + family.header_len() + tcp::HEADER_LEN + options.len()
 }
 
 /// Writes all headers of `segment` into `frame`, whose payload stands at `header_len` already and
 /// ends where `frame` ends. `segment.payload_at` is ignored; `segment.payload_len` must be
-/// `frame.len() - header_len`. Pads nothing: the IPv4 total length rules, and short frames are
-/// legal on every device we have.
+/// `frame.len() - header_len`. Pads nothing: the IP length rules, and short frames are legal on
+/// every device we have. `ip_id` is for IPv4 alone.
 ///
 /// # Panics
-/// If the lengths disagree: a bug of the caller.
+/// If the lengths disagree, or the families of the addresses: a bug of the caller.
 #[inline]
 pub fn emit(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip_id: u16, ttl: u8) {
     let payload_len = usize::from(segment.payload_len);
-    assert!(frame.len() == header_len(ethernet.vlan.is_some(), &segment.options) + payload_len);
+    let family = segment.family();
+    let header_len = header_len(ethernet.vlan.is_some(), family, &segment.options);
+    assert!(frame.len() == header_len + payload_len);
     let at = ethernet.emit(frame);
-    let (ip, bytes) = frame[at..].split_at_mut(ipv4::HEADER_LEN);
-    let addresses = (segment.src, segment.dst);
-    ipv4::emit(ip, addresses, PROTOCOL_TCP, bytes.len(), ip_id, (ttl, segment.tos));
+    let (ip, bytes) = frame[at..].split_at_mut(family.header_len());
+    let tcp_len = bytes.len() as u16;
+    let pseudo = match (segment.src, segment.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            ipv4::emit(ip, (src, dst), PROTOCOL_TCP, bytes.len(), ip_id, (ttl, segment.tos));
+            checksum::pseudo_header(src, dst, PROTOCOL_TCP, tcp_len)
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            ipv6::emit(ip, (src, dst), PROTOCOL_TCP, bytes.len(), (ttl, segment.tos));
+            checksum::pseudo_header_v6(src, dst, PROTOCOL_TCP, tcp_len)
+        }
+        (src, dst) => panic!("{src} and {dst} are of two families"),
+    };
 
     let options = segment.options.words();
     let (header, payload) = bytes.split_at_mut(tcp::HEADER_LEN + options.as_slice().len() * 4);
@@ -193,8 +212,7 @@ pub fn emit(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip
             | u32::from(segment.window),
         u32::from(segment.urgent),
     ];
-    let tcp_len = (header.len() + payload.len()) as u16;
-    let sum = checksum::pseudo_header(segment.src, segment.dst, PROTOCOL_TCP, tcp_len)
+    let sum = pseudo
         + words.iter().chain(options.as_slice()).map(|&word| u64::from(word)).sum::<u64>()
         + checksum::sum(payload);
     words[4] |= u32::from(checksum::finish(sum)) << 16;
@@ -239,7 +257,7 @@ mod tests {
 
     /// `segment` in a frame behind `ethernet`, with `payload`.
     fn framed(ethernet: &ethernet::Header, segment: &Segment, payload: &[u8]) -> Vec<u8> {
-        let at = header_len(ethernet.vlan.is_some(), &segment.options);
+        let at = header_len(ethernet.vlan.is_some(), segment.family(), &segment.options);
         let mut frame = vec![0xaa; at];
         frame.extend(payload);
         emit(&mut frame, ethernet, segment, 7, 64);
@@ -277,8 +295,8 @@ mod tests {
         let (ethernet, segment) = tcp_of(&hex(SYN_ACK));
         assert_eq!(ethernet.dst, Mac([2, 0, 0, 0, 7, 1]));
         let expected = Segment {
-            src: Ipv4Addr::new(10, 7, 0, 2),
-            dst: Ipv4Addr::new(10, 7, 0, 1),
+            src: [10, 7, 0, 2].into(),
+            dst: [10, 7, 0, 1].into(),
             src_port: 8080,
             dst_port: 38_968,
             seq: 0xa87d_4174,
@@ -389,8 +407,8 @@ mod tests {
         emit(&mut [0; 70], &ethernet, &segment, 0, 64);
     }
 
-    fn any_host() -> impl Strategy<Value = Ipv4Addr> {
-        (1u8..127, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| Ipv4Addr::new(a, b, c, d))
+    fn any_host() -> impl Strategy<Value = IpAddr> {
+        (1u8..127, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| [a, b, c, d].into())
     }
 
     prop_compose! {
@@ -415,7 +433,7 @@ mod tests {
         ) {
             let (dst, src) = (Mac([2; 6]), Mac([4; 6]));
             let ethernet = ethernet::Header { dst, src, vlan, ethertype: ETHERTYPE_IPV4 };
-            segment.payload_at = header_len(vlan.is_some(), &segment.options) as u16;
+            segment.payload_at = header_len(vlan.is_some(), segment.family(), &segment.options) as u16;
             segment.payload_len = payload.len() as u16;
             let mut frame = framed(&ethernet, &segment, &payload);
             frame.resize(frame.len() + padding, 0x55);

@@ -29,7 +29,7 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         syn_retries: tcp_syn_retries.unwrap_or(default.syn_retries),
         data_retries: tcp_data_retries.unwrap_or(default.data_retries),
         fin_wait2: tcp_fin_wait2.unwrap_or(default.fin_wait2),
-        mss: tcp_mss.unwrap_or(default.mss),
+        mss: tcp_mss.map_or(default.mss, tcp::Mss::both),
         timestamps: tcp_timestamps.unwrap_or(default.timestamps),
         // Read from the clock when the run begins: a plan says the same whenever it is made.
         timestamp_origin_ms: default.timestamp_origin_ms,
@@ -44,10 +44,10 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
     }
     // RFC 7323 s2.3: a window of 2^30 bytes is the largest that a shift of 14 can say.
     let window_max = if config.window_scaling { 1 << 30 } else { 65_535 };
-    if config.window < u32::from(config.mss) || config.window > window_max {
+    if config.window < u32::from(config.mss.v4) || config.window > window_max {
         return Err(format!(
             "--tcp-window {} must be from the MSS, {}, to {window_max}",
-            config.window, config.mss
+            config.window, config.mss.v4
         ));
     }
     Ok(config)

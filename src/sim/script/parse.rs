@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::notation::{ECN_NAMES, ICMP_NAMES, Pattern, Wanted};
 use crate::stats::Counters;
-use crate::tcp::{self, End, Keepalive, State};
+use crate::tcp::{self, End, Keepalive, Mss, State};
 use crate::time::Span;
 use crate::wire::options::Options;
 use crate::wire::tcp::Flags;
@@ -138,7 +138,7 @@ impl Setup {
             "syn_retries" => tcp.syn_retries = number(value)?,
             "data_retries" => tcp.data_retries = number(value)?,
             "fin_wait2" => tcp.fin_wait2 = span(value)?,
-            "mss" => tcp.mss = number(value)?,
+            "mss" => tcp.mss = Mss::both(number(value)?),
             "window" => tcp.window = number(value)?,
             "timestamps" => tcp.timestamps = yes(value)?,
             "window_scaling" => tcp.window_scaling = yes(value)?,

@@ -6,11 +6,12 @@ use super::parse::{Act, Claim, Line, Script, Setup};
 use super::witness::{Place, Told, Witness, payload_byte};
 use crate::app::Conn;
 use crate::engine::{Config, Engine, Listener, Subnet};
-use crate::flow::FlowKey;
+use crate::flow::Endpoints;
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
 use crate::tcp::{End, State};
 use crate::time::{Instant, Span};
+use crate::wire::Family;
 use crate::wire::arp::{self, Operation};
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, ETHERTYPE_IPV4, Mac};
@@ -19,7 +20,7 @@ use crate::wire::options::Options;
 use crate::wire::segment::{self, Body, Segment, Verify};
 use crate::wire::tcp::Flags;
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 const OUR_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PEER_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -62,7 +63,7 @@ struct Bench {
     rx: Burst,
     tx: Burst,
     now: Instant,
-    key: FlowKey,
+    endpoints: Endpoints,
     setup: Setup,
     bases: Bases,
     /// What the peer's payload counts from: one past its SYN.
@@ -91,15 +92,17 @@ impl Bench {
             Some(port) => (port, EPHEMERAL_PORT),
             None => (EPHEMERAL_PORT, SERVER_PORT),
         };
-        let key = FlowKey { local: OUR_IP, remote: PEER_IP, local_port, remote_port };
-        let start = start_for(setup, key);
+        let local = SocketAddr::new(OUR_IP.into(), local_port);
+        let remote = SocketAddr::new(PEER_IP.into(), remote_port);
+        let endpoints = Endpoints { local, remote };
+        let start = start_for(setup, endpoints);
         Bench {
             engine: engine(setup, start),
             pool: Pool::new(FRAMES).expect("half a megabyte of memory"),
             rx: Burst::new(),
             tx: Burst::new(),
             now: start,
-            key,
+            endpoints,
             setup: *setup,
             bases: Bases { ours: None, theirs: setup.irs },
             peer_start: 0,
@@ -206,13 +209,14 @@ impl Bench {
     }
 
     fn connect(&mut self, port: u16) -> Outcome<()> {
-        (self.key.local_port, self.key.remote_port) = (EPHEMERAL_PORT, port);
-        let connected = self.engine.connect(self.now, self.key, Place::default());
+        self.endpoints.local.set_port(EPHEMERAL_PORT);
+        self.endpoints.remote.set_port(port);
+        let connected = self.engine.connect(self.now, &self.endpoints, Place::default());
         connected.map_err(|why| format!("connect: {why:?}"))
     }
 
     fn prod(&mut self, act: impl FnOnce(&mut Witness, &mut Conn<'_, Place>)) -> Outcome<()> {
-        match self.engine.prod(self.now, &self.key, act) {
+        match self.engine.prod(self.now, &self.endpoints, act) {
             true => Ok(()),
             false => Err("there is no connection to act on".to_owned()),
         }
@@ -221,7 +225,7 @@ impl Bench {
     fn inject(&mut self, pattern: &Pattern) {
         let seq = pattern.seq.unwrap_or(0);
         let syn = pattern.flags.has(Flags::SYN);
-        let unsynchronized = match self.engine.state_of(&self.key) {
+        let unsynchronized = match self.engine.state_of(&self.endpoints) {
             State::Closed
             | State::Listen
             | State::SynSent
@@ -238,12 +242,12 @@ impl Bench {
             self.peer_start = seq.wrapping_add(1);
         }
         let options = self.options_of(&pattern.options);
-        let header_len = segment::header_len(false, &options);
+        let header_len = segment::header_len(false, Family::V4, &options);
         let segment = Segment {
-            src: PEER_IP,
-            dst: OUR_IP,
-            src_port: self.key.remote_port,
-            dst_port: self.key.local_port,
+            src: PEER_IP.into(),
+            dst: OUR_IP.into(),
+            src_port: self.endpoints.remote.port(),
+            dst_port: self.endpoints.local.port(),
             seq: seq.wrapping_add(self.bases.theirs),
             ack: pattern.ack.map_or(0, |ack| ack.wrapping_add(self.bases.ours.unwrap_or(0))),
             flags: pattern.flags,
@@ -283,8 +287,8 @@ impl Bench {
         let (ip, tcp) = message[8..].split_at_mut(ipv4::HEADER_LEN);
         ipv4::emit(ip, (OUR_IP, PEER_IP), PROTOCOL_TCP, 20, 0, (64, 0));
         let seq = seq.wrapping_add(self.bases.ours.unwrap_or(0));
-        tcp[..2].copy_from_slice(&self.key.local_port.to_be_bytes());
-        tcp[2..4].copy_from_slice(&self.key.remote_port.to_be_bytes());
+        tcp[..2].copy_from_slice(&self.endpoints.local.port().to_be_bytes());
+        tcp[2..4].copy_from_slice(&self.endpoints.remote.port().to_be_bytes());
         tcp[4..].copy_from_slice(&seq.to_be_bytes());
         (message[0], message[1]) = (kind, code);
         message[6..8].copy_from_slice(&mtu.to_be_bytes());
@@ -311,7 +315,7 @@ impl Bench {
             self.engine.app.latest();
         let yes = |is: bool| if is { "yes" } else { "no" };
         let end = |end: Option<End>| end.map_or("none", End::name);
-        let state = self.engine.state_of(&self.key);
+        let state = self.engine.state_of(&self.endpoints);
         let connections = self.engine.connections();
         let (holds, so) = match *claim {
             Claim::State(wanted) => (state == wanted, format!("state is {}", state.name())),
@@ -384,7 +388,7 @@ impl Bench {
     }
 
     fn watch_state(&mut self) {
-        let before = std::mem::replace(&mut self.state, self.engine.state_of(&self.key));
+        let before = std::mem::replace(&mut self.state, self.engine.state_of(&self.endpoints));
         if before != self.state {
             self.steps.push((before, self.state));
         }
@@ -428,11 +432,10 @@ fn engine(setup: &Setup, start: Instant) -> Engine<Witness> {
     let keepalive = setup.keepalive;
     let config = Config {
         mac: OUR_MAC,
-        vlan: None,
         mtu: 1500,
         ttl: 64,
-        subnets: vec![Subnet { first: OUR_IP, last: OUR_IP, prefix_len: 24 }],
-        gateway: None,
+        subnets: vec![Subnet::only(OUR_IP, 24)],
+        gateways: vec![],
         listeners: setup.listen.iter().map(|&port| Listener { port, keepalive }).collect(),
         ranges: None,
         keepalive,
@@ -446,11 +449,11 @@ fn engine(setup: &Setup, start: Instant) -> Engine<Witness> {
 
 /// When the clock must start for the engine's numbers to begin where the script wants them: they
 /// move by one every 4 µs (RFC 9293 s3.4.1), so a SYN at time zero tells.
-fn start_for(setup: &Setup, key: FlowKey) -> Instant {
+fn start_for(setup: &Setup, endpoints: Endpoints) -> Instant {
     let Some(wanted) = setup.iss else { return Instant::ZERO };
     let mut scout = Bench::new(&Setup { iss: None, ..*setup });
-    scout.key = key;
-    let opened = scout.engine.connect(Instant::ZERO, key, Place::default());
+    scout.endpoints = endpoints;
+    let opened = scout.engine.connect(Instant::ZERO, &endpoints, Place::default());
     assert!(opened.is_ok(), "an empty table has room");
     scout.turn().expect("a SYN goes out");
     let at_zero = scout.sent.front().expect("a SYN was sent").segment.seq;
