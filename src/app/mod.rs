@@ -111,6 +111,8 @@ pub enum Refusal {
     NoTuple,
     /// The connection table is full.
     TableFull,
+    /// The target is a group, everyone or nobody: no single host (RFC 9293 s3.9.1.1, MUST-46).
+    NotAHost,
 }
 
 /// A connection, as a behaviour sees it during a call.

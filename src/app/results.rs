@@ -37,6 +37,7 @@ pub struct Results {
     /// Connections that were due and could not be launched, by reason.
     pub refused_no_tuple: u64,
     pub refused_table_full: u64,
+    pub refused_not_a_host: u64,
     /// Connections launched more than 1 ms after they were due: the limit of connections, or this
     /// machine, held them up.
     pub launched_late: u64,
@@ -76,6 +77,7 @@ impl Results {
         match why {
             Refusal::NoTuple => self.refused_no_tuple += 1,
             Refusal::TableFull => self.refused_table_full += 1,
+            Refusal::NotAHost => self.refused_not_a_host += 1,
         }
     }
 
@@ -86,6 +88,7 @@ impl Results {
             launched,
             refused_no_tuple,
             refused_table_full,
+            refused_not_a_host,
             launched_late,
             lag_max,
             established,
@@ -105,6 +108,7 @@ impl Results {
         self.launched += launched;
         self.refused_no_tuple += refused_no_tuple;
         self.refused_table_full += refused_table_full;
+        self.refused_not_a_host += refused_not_a_host;
         self.launched_late += launched_late;
         self.lag_max = self.lag_max.max(*lag_max);
         self.established += established;

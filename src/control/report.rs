@@ -115,9 +115,13 @@ impl Side {
     }
 
     /// Connections that were asked for and not launched, by reason.
-    pub fn not_launched(&self) -> [(&'static str, u64); 2] {
+    pub fn not_launched(&self) -> [(&'static str, u64); 3] {
         let c = &self.found.counters;
-        [("no_tuple", c.launch_no_tuple), ("table_full", c.launch_table_full)]
+        [
+            ("no_tuple", c.launch_no_tuple),
+            ("table_full", c.launch_table_full),
+            ("not_a_host", c.launch_not_a_host),
+        ]
     }
 
     pub fn handshakes_per_second(&self) -> f64 {

@@ -59,6 +59,7 @@ impl<A: App> Engine<A> {
             match refusal {
                 Refusal::NoTuple => self.counters.launch_no_tuple += 1,
                 Refusal::TableFull => self.counters.launch_table_full += 1,
+                Refusal::NotAHost => self.counters.launch_not_a_host += 1,
             }
             self.app.refused(now, &mut state, refusal);
         }

@@ -195,16 +195,21 @@ impl<A: App> Engine<A> {
         self.table.len() - self.in_time_wait
     }
 
-    /// Opens the connection between `endpoints` now, whatever the ranges say.
+    /// Opens the connection between `endpoints` now, whatever the ranges say (active OPEN, RFC 9293
+    /// s3.10.1). Its segments all leave from the local address that is named here (MUST-43).
     ///
     /// # Errors
-    /// The four-tuple is in use, or the table is full.
+    /// The remote address is no single host's, the four-tuple is in use, or the table is full.
     pub fn connect(
         &mut self,
         now: Instant,
         endpoints: &Endpoints,
         state: A::State,
     ) -> Result<(), Refusal> {
+        // RFC 9293 s3.9.1.1, MUST-46: nothing is sent to a broadcast or multicast address.
+        if !self.routes.is_one_host(endpoints.remote.ip()) {
+            return Err(Refusal::NotAHost);
+        }
         if self.find(endpoints).is_some() {
             return Err(Refusal::NoTuple);
         }

@@ -62,6 +62,18 @@ impl Subnet {
             _ => false,
         }
     }
+
+    /// True if `address` is everyone's on this subnet: its last (RFC 1122 s3.2.1.3). A link between
+    /// two has none (RFC 3021 s2.1).
+    fn is_broadcast(&self, address: IpAddr) -> bool {
+        let host_bits = match address {
+            IpAddr::V4(v4) => v4.to_bits().trailing_ones(),
+            IpAddr::V6(_) => return false,
+        };
+        self.prefix_len < 31
+            && self.is_on_link(address)
+            && host_bits >= 32 - u32::from(self.prefix_len)
+    }
 }
 
 impl Routes {
@@ -86,6 +98,20 @@ impl Routes {
         let leads = |ip: &IpAddr| Family::of(*ip) == family && (on_link(*ip) || !elsewhere(*ip));
         let gateway = self.gateways.iter().copied().find(leads);
         Hop { ip: gateway.unwrap_or(remote), vlan }
+    }
+
+    /// True if `address` can be one host's: it is no group's, nobody's, not a loopback address, and
+    /// not everyone's on one of our links.
+    pub fn is_one_host(&self, address: IpAddr) -> bool {
+        if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
+            return false;
+        }
+        match address {
+            // "This network" and class E, limited broadcast included (RFC 1122 s3.2.1.3).
+            IpAddr::V4(v4) if matches!(v4.octets()[0], 0 | 240..) => false,
+            IpAddr::V4(_) => !self.subnets.iter().any(|subnet| subnet.is_broadcast(address)),
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().is_none(),
+        }
     }
 
     /// The address of ours to ask for `hop` from: one on the same subnet, else the first on the
@@ -133,6 +159,35 @@ mod tests {
             ],
             gateways: vec![ip("10.0.0.1"), ip("10.0.1.1"), ip("fe80::1")],
         }
+    }
+
+    #[test]
+    fn groups_everyone_and_nobody_are_no_host() {
+        let routes = routes();
+        let hosts = ["10.0.0.1", "10.0.2.255", "192.0.2.255", "fd00::1", "fe80::1", "2001:db8::"];
+        let none = [
+            "224.0.0.1",
+            "239.1.2.3",
+            "255.255.255.255",
+            "240.0.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "10.0.0.255",
+            "10.0.1.255",
+            "ff02::1",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+        ];
+        for host in hosts {
+            assert!(routes.is_one_host(ip(host)), "{host}");
+        }
+        for other in none {
+            assert!(!routes.is_one_host(ip(other)), "{other}");
+        }
+        let pair = Routes { subnets: vec![Subnet::only(ip("10.0.0.0"), 31)], gateways: vec![] };
+        assert!(pair.is_one_host(ip("10.0.0.1")), "a link of two has no broadcast");
     }
 
     #[test]

@@ -65,6 +65,7 @@ counters! {
     end_unreachable, "end_unreachable_total", "Connections given up because the next hop or the host can't be reached.";
     launch_no_tuple, "launch_no_tuple_total", "Connections not launched: every four-tuple is in use or in TIME-WAIT.";
     launch_table_full, "launch_table_full_total", "Connections not launched: the connection table was full.";
+    launch_not_a_host, "launch_not_a_host_total", "Connections not launched: the target is no single host's address.";
     rx_frames, "rx_packets_total", "Frames received.";
     rx_bytes, "rx_bytes_total", "Bytes received, Ethernet headers included.";
     tx_frames, "tx_packets_total", "Frames handed to the device.";
