@@ -100,7 +100,7 @@ fn goodput(side: &Side) -> Option<String> {
 
 /// What was asked for and not launched, why, and what would help.
 fn shortfall(side: &Side, client: &Experience) -> Option<String> {
-    let [(_, no_tuple), (_, table_full)] = side.not_launched();
+    let [(_, no_tuple), (_, table_full), (_, not_a_host)] = side.not_launched();
     let mut parts = Vec::new();
     if no_tuple > 0 {
         parts.push(format!(
@@ -110,6 +110,11 @@ fn shortfall(side: &Side, client: &Experience) -> Option<String> {
     }
     if table_full > 0 {
         parts.push(format!("{table_full} found the table full (--max-connections)"));
+    }
+    if not_a_host > 0 {
+        parts.push(format!(
+            "{not_a_host} found that a target is the link's broadcast address (--target)"
+        ));
     }
     if client.launched_late > 0 {
         parts.push(format!(
