@@ -309,3 +309,26 @@ fn every_state_meets_every_event_as_the_snapshot_says() {
     }
     assert_eq!(is.lines().count(), was.lines().count());
 }
+
+/// Goal: whatever a reset claims, nothing is reset for it (RFC 9293 s3.10.7.3, first: "unless the
+/// RST bit is set"). The engine would drop such an answer; a worker that owns no such connection
+/// would be asked for it, though.
+#[test]
+fn no_reset_is_answered_by_a_reset_in_any_state() {
+    for state in State::ALL {
+        if matches!(state, State::Closed | State::Listen) {
+            continue;
+        }
+        for (flags, past) in
+            [(Flags::RST, 0), (Flags::RST | Flags::ACK, 0), (Flags::RST | Flags::ACK, 1)]
+        {
+            for ahead in [0, 1, 100_000] {
+                let mut pair = pair_in(state);
+                let (seq, ack) = (pair.seq.wrapping_add(ahead), pair.ack.wrapping_add(past));
+                let arrival = pair.arrives(flags, seq, ack, 0);
+                let resets = pair.sends().iter().any(|sent| sent.flags.has(Flags::RST));
+                assert!(!arrival.refuse && !resets, "{} {flags} {past} {ahead}", state.name());
+            }
+        }
+    }
+}

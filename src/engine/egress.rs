@@ -75,6 +75,7 @@ impl<A: App> Engine<A> {
             self.app.payload(state, offset, &mut frame.bytes_mut()[header_len..]);
         }
         let segment = Segment {
+            // RFC 9293 s3.9.1.1, MUST-45: the address that the connection began with.
             src: self.table.hosts.address(key.local),
             dst: self.table.hosts.address(key.remote),
             src_port: key.local_port,

@@ -227,7 +227,9 @@ impl<A: App> Engine<A> {
 
     /// Listens on another port from now on (passive OPEN, RFC 9293 s3.10.1); answers the place of
     /// the listener, which `Conn::listener` will name. `None` if the port has a listener, or if
-    /// there were too many. Allocates: for a control that opens ports, not for a turn.
+    /// there were too many. Allocates: for a control that opens ports, not for a turn. Connections
+    /// of that port, opening ones too, do not stand in the way (MUST-42) and are left alone
+    /// (MUST-41).
     pub fn listen(&mut self, listener: Listener) -> Option<u16> {
         let place = u16::try_from(self.config.listeners.len()).ok()?;
         let taken = &mut self.listeners[usize::from(listener.port)];
@@ -312,6 +314,7 @@ impl<A: App> Engine<A> {
         &self.table.tcbs[slot as usize]
     }
 
+    /// RFC 9293 s3.8.4, MUST-24: the application may have it on or off for each connection.
     fn keepalive(&self, slot: u32) -> Option<Keepalive> {
         let usual = match self.config.listeners.get(self.tcb(slot).listener as usize) {
             Some(listener) => listener.keepalive,

@@ -26,7 +26,8 @@ use crate::time::{Instant, Span};
 use crate::wire::Family;
 use crate::wire::tcp::HEADER_LEN;
 
-/// How a connection ended; the application is told of every one.
+/// How a connection ended; the application is told of every one (RFC 9293 s3.6, MUST-12: whether it
+/// "closed normally or was aborted").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
     /// Both sides sent FIN and both were acknowledged.
@@ -79,8 +80,8 @@ impl End {
     }
 }
 
-/// Keepalive of a listener or of the client (RFC 9293 s3.8.4). Absent means off, the default
-/// (MUST-25).
+/// Keepalive of a listener or of the client, its times theirs to choose (RFC 9293 s3.8.4, MUST-27).
+/// Absent means off, the default (MUST-25).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// Silence before the first probe.
@@ -177,6 +178,7 @@ impl Default for Config {
             // Given up after 1+2+4+...+128 s = 255 s. MUST-23 asks for at least 3 minutes; Linux's
             // 6 give up after 127 s.
             syn_retries: 7,
+            // From 0.2+0.4+...+102.4+120 s upwards; SHLD-11 asks for at least 100 s.
             data_retries: 15,
             fin_wait2: Span::from_secs(60),
             mss: Mss::within(1500),

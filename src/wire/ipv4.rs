@@ -28,7 +28,8 @@ pub struct Header {
 
 impl Header {
     /// Understands a datagram; what follows its total length (Ethernet's padding) is ignored. The
-    /// destination may be a multicast or broadcast address.
+    /// destination may be a multicast or broadcast address. Options are passed over: TCP has no use
+    /// for any (RFC 9293 s3.9.2, MUST-50).
     ///
     /// # Errors
     /// Any but the TCP and ARP reasons.
@@ -113,7 +114,7 @@ pub fn emit(
 }
 
 /// RFC 1122 s3.2.1.3: a source is one host's, and neither "this network" nor loopback leaves a
-/// host.
+/// host. So no SYN comes from anything else (RFC 9293 s3.9.2.3, MUST-63).
 #[inline]
 fn may_send(src: Ipv4Addr) -> bool {
     let first = src.octets()[0];

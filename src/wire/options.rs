@@ -64,7 +64,9 @@ impl Options {
         Options::parse_any(bytes)
     }
 
-    /// Out of the common path's way.
+    /// Out of the common path's way. The three that every TCP must know (MUST-4) among others;
+    /// whatever else has a length (MUST-68), and is skipped by it (MUST-6). A length that can't be
+    /// ends the reading with an error, never with a loop (MUST-7).
     #[inline(never)]
     fn parse_any(mut bytes: &[u8]) -> Result<Options, Malformed> {
         let mut options = Options::default();
@@ -127,7 +129,8 @@ impl Options {
 
     /// The options as words, in Linux's order and alignment, which middleboxes know best: MSS,
     /// SACK-permitted in the place of the timestamps' two NOPs, timestamps, window scale, user
-    /// timeout, SACK.
+    /// timeout, SACK. Whole words leave no padding, whose bytes would be zero (MUST-69); all but
+    /// NOP have a length (MUST-68).
     #[inline]
     pub(super) fn words(&self) -> Words {
         let mut words = Words { words: [0; 10], count: 0 };

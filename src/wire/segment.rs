@@ -137,6 +137,7 @@ fn parse_segment(
     if header_len < tcp::HEADER_LEN || header_len > bytes.len() {
         return Err(Malformed::TcpHeader);
     }
+    // RFC 9293 s3.1, MUST-3: "The receiver MUST check it."
     if verify == Verify::All {
         let sum = checksum::pseudo_header(ip.src, ip.dst, PROTOCOL_TCP, ip.payload_len)
             + words.iter().map(|&word| u64::from(word)).sum::<u64>()
@@ -176,7 +177,8 @@ pub fn header_len(vlan: bool, family: Family, options: &Options) -> usize {
 /// Writes all headers of `segment` into `frame`, whose payload stands at `header_len` already and
 /// ends where `frame` ends. `segment.payload_at` is ignored; `segment.payload_len` must be
 /// `frame.len() - header_len`. Pads nothing: the IP length rules, and short frames are legal on
-/// every device we have. `ip_id` is for IPv4 alone.
+/// every device we have. `ip_id` is for IPv4 alone. The checksum is always there (RFC 9293 s3.1,
+/// MUST-2).
 ///
 /// # Panics
 /// If the lengths disagree, or the families of the addresses: a bug of the caller.
