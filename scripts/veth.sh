@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # A lab on one machine: a veth pair whose one end is in a network namespace of its own.
 #
-#   this machine                         namespace sd-peer
-#   sd0  10.111.0.1/24  ───────────────  sd1  10.111.0.2/24
+#   this machine                             namespace sd-peer
+#   sd0  10.111.0.1/24   ──────────────────  sd1        10.111.0.2/24
+#        fd00:111::1/64                                 fd00:111::2/64
+#                                            sd1.VLAN   10.112.0.2/24, fd00:112::2/64 (with `up VLAN`)
 #
 # Start the server on sd0, and point curl or wrk at it from inside the namespace; or the other way round.
 # `up` prints the commands to type. Run as root.
@@ -13,7 +15,7 @@ peer=sd-peer
 queues=$(nproc)
 
 usage() {
-    echo "usage: $0 up|down" >&2
+    echo "usage: $0 up [VLAN]|down" >&2
     exit 2
 }
 
@@ -35,6 +37,9 @@ up() {
         peer name sd1 netns "$peer" numrxqueues "$queues" numtxqueues "$queues"
     ip addr add 10.111.0.1/24 dev sd0
     ip -n "$peer" addr add 10.111.0.2/24 dev sd1
+    # Nobody else has them: without the test for that they can be used at once.
+    ip addr add fd00:111::1/64 dev sd0 nodad
+    ip -n "$peer" addr add fd00:111::2/64 dev sd1 nodad
     ip -n "$peer" link set lo up
     ip link set sd0 up
     ip -n "$peer" link set sd1 up
@@ -45,13 +50,26 @@ up() {
     ethtool -K sd0 gro on
     # The kernel in the namespace shall fill in its TCP checksums: no hardware will.
     ip netns exec "$peer" ethtool -K sd1 tx off gro on >/dev/null
+    if [ -n "$vlan" ]; then
+        if ! ip -n "$peer" link add link sd1 name "sd1.$vlan" type vlan id "$vlan"; then
+            ip netns del "$peer"
+            echo "$0: VLAN $vlan can't be made: it is from 1 to 4094, and the kernel needs 8021q" >&2
+            exit 3
+        fi
+        ip -n "$peer" addr add 10.112.0.2/24 dev "sd1.$vlan"
+        ip -n "$peer" addr add fd00:112::2/64 dev "sd1.$vlan" nodad
+        ip -n "$peer" link set "sd1.$vlan" up
+        # Tags shall be in the frames: beside them, kernels before 6.8 do not show them to XDP.
+        ip netns exec "$peer" ethtool -K sd1 txvlan off
+    fi
     # A flow that retransmits would move to another queue.
     ip netns exec "$peer" sysctl -q -w net.core.txrehash=0 2>/dev/null || true
     cat <<TEXT
-The lab is up: sd0 here, sd1 (10.111.0.2) in the namespace $peer. Type:
+The lab is up: sd0 here, sd1 (10.111.0.2, fd00:111::2) in the namespace $peer. Type:
 
-  shakedown server -i sd0 --addr 10.111.0.10/24 --listen 80=http --listen 7000=echo
+  shakedown server -i sd0 --addr 10.111.0.10/24,fd00:111::10/64 --listen 80=http --listen 7000=echo
   ip netns exec $peer curl -i http://10.111.0.10/
+  ip netns exec $peer curl -i 'http://[fd00:111::10]/'
   ip netns exec $peer wrk -t1 -c64 -d10s http://10.111.0.10/
 
 or let the client drive a server of the kernel's:
@@ -61,6 +79,9 @@ or let the client drive a server of the kernel's:
 
 (The binary is target/release/shakedown after \`cargo build --release\`.)  $0 down takes the lab away.
 TEXT
+    if [ -n "$vlan" ]; then
+        echo "On VLAN $vlan the peer has 10.112.0.2 and fd00:112::2; ours there: --addr 10.112.0.10/24@$vlan"
+    fi
 }
 
 down() {
@@ -70,7 +91,8 @@ down() {
     echo "The lab is gone."
 }
 
-[ $# -eq 1 ] || usage
+[ $# -eq 1 ] || [ "$*" = "up ${2-}" ] || usage
+vlan=${2-}
 case $1 in
     up) need_root up; install_missing "tc iproute2" "ethtool ethtool"; up ;;
     down) need_root down; down ;;

@@ -63,7 +63,14 @@ fn a_wrong_command_line_is_exit_code_2() {
     expect(&["server", "-i", "lo", "--addr", "10.0.0.2/24"], 2, "--listen 80");
     expect(&["client", "-i", "lo", "--addr", "10.0.0.2/24"], 2, "--target");
     expect(&["client", "-d", "10"], 2, "write 10s");
-    expect(&["client", "--addr", "2001:db8::1/64"], 2, "IPv6 is not supported yet");
+    expect(&["client", "--addr", "2001:db8::1"], 2, "write 2001:db8::1/64");
+    expect(&["client", "--addr", "fe80::1%eth0/64"], 2, "leave out %eth0");
+    expect(&["client", "--addr", "10.0.0.2/24@4095"], 2, "not a VLAN from 1 to 4094");
+    expect(&["client", "--target", "fd00::2:80"], 2, "[fd00::2]:80");
+    let from = ["client", "-i", "lo", "--addr", "10.0.0.2/24"];
+    expect(&[&from[..], &["--target", "[fd00::2]:80"]].concat(), 2, "fd00::2 is IPv6, and no");
+    let two = ["--addr", "fd00::2/64", "--target", "[fd00::3]:80", "--mtu", "1000"];
+    expect(&[&from[..], &two].concat(), 2, "at least 1280");
     expect(&["client", "--sport", "2000-1000"], 2, "port range `2000-1000` is empty");
     expect(&["bench", "--threads", "3"], 2, "--threads 1 or 2");
     expect(&["bench", "--compare", "kernel"], 2, "--link veth");

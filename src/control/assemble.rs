@@ -12,7 +12,6 @@ use crate::flow::tuples::Ranges;
 use crate::rng::Rng;
 use crate::tcp::{self, Mss};
 use crate::wire::ethernet::Mac;
-use std::net::IpAddr;
 
 /// As every host's (RFC 1122 s3.2.1.7 asks for a configurable one; 64 is IANA's recommendation).
 const TTL: u8 = 64;
@@ -36,10 +35,7 @@ impl Share {
 }
 
 /// The engine's configuration but for whom it listens or connects to.
-pub fn config(stack: &Stack, mut subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config {
-    for subnet in &mut subnets {
-        subnet.vlan = subnet.vlan.or(stack.vlan);
-    }
+pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config {
     // RFC 9293 s3.7.1, MUST-67, and s3.7.3, SHLD-6: no more than the interface takes in one piece.
     let Mss { v4, v6 } = Mss::within(mtu);
     let limit = stack.mss.unwrap_or(u16::MAX);
@@ -49,7 +45,7 @@ pub fn config(stack: &Stack, mut subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Co
         mtu,
         ttl: TTL,
         subnets,
-        gateways: stack.gateway.map(IpAddr::V4).into_iter().collect(),
+        gateways: stack.gateways.clone(),
         listeners: Vec::new(),
         ranges: None,
         keepalive: stack.keepalive,
@@ -157,8 +153,7 @@ mod tests {
     fn stack() -> Stack {
         Stack {
             subnets: Vec::new(),
-            gateway: None,
-            vlan: None,
+            gateways: Vec::new(),
             mtu: None,
             mss: None,
             tcp: tcp::Config::default(),

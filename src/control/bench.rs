@@ -13,7 +13,7 @@ use crate::app::client::Client;
 use crate::app::results::{Results, Served};
 use crate::app::server::Server;
 use crate::device::Device;
-use crate::engine::{Engine, Subnet};
+use crate::engine::Engine;
 use crate::frame::Pool;
 use crate::stats::publish::Board;
 use crate::wire::ethernet::Mac;
@@ -80,8 +80,7 @@ impl Bench {
         // shows both directions.
         let seed = assemble::seed(stack, share).wrapping_add(1);
         let wrappers = Wrappers { impair: stack.impair.as_ref(), pcap: None, seed };
-        let address = self.plan.server_address();
-        let subnets = vec![Subnet::only(address, 24)];
+        let subnets = vec![self.plan.server_subnet()];
         let mut config = config(stack, subnets, port.mac, self.mtu());
         let (listeners, app) = assemble::server(&[*service], stack.connections_max);
         config.listeners = listeners;

@@ -2,6 +2,7 @@
 //! that prints, reads a clock, starts threads or knows of signals. No packet and no control block
 //! is seen here.
 
+pub mod address;
 mod assemble;
 mod bench;
 pub mod clock;

@@ -3,7 +3,7 @@
 use super::assemble::{self, Share, config};
 use super::crew::{Found, Job, Member};
 use super::launch::Run;
-use super::plan::{Drive, Service, Site, Stack};
+use super::plan::{Drive, Service, Site, Stack, links};
 use super::runner::{Finding, Runner, Term};
 use super::settings::{Mode, Output};
 use super::value::Ports;
@@ -224,15 +224,19 @@ pub(super) struct Build<'a, A> {
 
 /// The largest datagram of the run, in bytes.
 fn mtu(interface: &Interface, stack: &Stack) -> Result<u16, Failure> {
-    match stack.mtu {
-        None => Ok(interface.mtu.min(u32::from(MTU_DEFAULT)) as u16),
-        Some(asked) if u32::from(asked) <= interface.mtu => Ok(asked),
-        Some(asked) => Err(Failure::Usage(format!(
-            "--mtu {asked}: {name} carries at most {most}: `ip link set {name} mtu {asked}`",
-            name = interface.name,
-            most = interface.mtu,
-        ))),
-    }
+    let Interface { name, mtu: most, .. } = interface;
+    let mtu = match stack.mtu {
+        None => (*most).min(u32::from(MTU_DEFAULT)) as u16,
+        Some(asked) if u32::from(asked) <= *most => asked,
+        Some(asked) => {
+            return Err(Failure::Usage(format!(
+                "--mtu {asked}: {name} carries at most {most}: `ip link set {name} mtu {asked}`"
+            )));
+        }
+    };
+    links::mtu_suits(mtu, &stack.subnets)
+        .map_err(|error| Failure::Usage(format!("MTU {mtu} of {name}: {error}")))?;
+    Ok(mtu)
 }
 
 /// Attaches our program, or leaves the interface as it is for AF_PACKET.
@@ -247,6 +251,13 @@ fn door(site: &Site, steering: Steering) -> io::Result<Door> {
     let program = Program::attach(&site.interface, &steering, mode)?;
     if let Some(why) = program.fallback() {
         eprintln!("shakedown: no native XDP on {}, using skb mode: {why}", site.interface);
+    }
+    if program.tags_hidden() {
+        eprintln!(
+            "shakedown: a kernel on the other end of {} keeps VLAN tags where we can't see them \
+             (native XDP of Linux 6.8 can): `ethtool -K PEER txvlan off` there",
+            site.interface
+        );
     }
     let options = xdp::Options { busy_poll: site.busy_poll, ..xdp::Options::default() };
     Ok(Door::Xdp(program, options))
@@ -289,7 +300,6 @@ fn steering(interface: &Interface, stack: &Stack, part: &Part<'_>) -> (Steering,
     let (mut ours, mut shared) = (Vec::new(), Vec::new());
     for subnet in &stack.subnets {
         let Subnet { first, last, prefix_len: _, vlan } = *subnet;
-        let vlan = vlan.or(stack.vlan);
         let alone = first == last && vlan.is_none() && kernel_owns(first);
         if alone { &mut shared } else { &mut ours }.push(Reach { first, last, vlan });
     }
@@ -340,7 +350,7 @@ mod tests {
     fn an_address_of_the_kernel_is_shared_by_port() {
         let mut interface = Interface::find("lo").unwrap();
         interface.addrs = vec![(IpAddr::from([10, 0, 0, 1]), 24)];
-        let subnet = |text| super::super::value::subnet(text).unwrap();
+        let subnet = |text| super::super::address::subnet(text).unwrap();
         let mut stack = super::super::plan::tests::stack();
         stack.subnets = vec![subnet("10.0.0.1/24"), subnet("10.0.0.5-10.0.0.9/24")];
         let services = [super::super::plan::tests::service(80)];

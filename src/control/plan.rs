@@ -4,7 +4,9 @@
 //! Errors are one sentence each, naming the flag to add or to change.
 
 mod constants;
+pub mod links;
 
+use super::address;
 use super::settings::{
     Aim, CloseName, DirectionName, Impair, LinkName, Load, Mode, Network, Output, Rig, Rival, Run,
     Serve, Tcp, WorkloadName,
@@ -15,7 +17,7 @@ use crate::flow::tuples::{Range, Target};
 use crate::tcp::{self, Keepalive};
 use crate::time::Span;
 use crate::wire::segment::Verify;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// Connections at a time and core unless said otherwise: a quarter of a million, some tens of
 /// megabytes.
@@ -43,8 +45,8 @@ pub struct Site {
 #[derive(Clone, Debug)]
 pub struct Stack {
     pub subnets: Vec<Subnet>,
-    pub gateway: Option<Ipv4Addr>,
-    pub vlan: Option<u16>,
+    /// At most one for each family and VLAN.
+    pub gateways: Vec<IpAddr>,
     /// In bytes; the interface's if `None`.
     pub mtu: Option<u16>,
     /// In bytes; the MTU less 40 if `None`.
@@ -159,7 +161,7 @@ impl ClientPlan {
             return Err("say where to connect: --target 10.0.0.2:80".to_string());
         }
         for target in &aim.target {
-            reachable(target, &stack)?;
+            links::reachable(target, &stack.subnets, &stack.gateways)?;
         }
         let drive = drive(aim, load, stack.connections_max)?;
         Ok(ClientPlan { site, stack, drive, output })
@@ -177,7 +179,7 @@ impl BenchPlan {
         impair: Impair,
         output: Output,
     ) -> Result<BenchPlan, String> {
-        let Rig { link, threads, compare } = rig;
+        let Rig { link, threads, compare, family } = rig;
         let link = link.unwrap_or_default();
         match (link, threads, compare) {
             (LinkName::Memory, Some(3..), _) => {
@@ -188,10 +190,9 @@ impl BenchPlan {
             }
             _ => {}
         }
-        // The two ends take 198.18.0.0/15, which RFC 2544 keeps for benches.
-        let client = Ipv4Addr::new(198, 18, 0, 1);
-        let server = Ipv4Addr::new(198, 18, 0, 2);
-        let network = Network { addr: vec![Subnet::only(client, 24)], ..Network::default() };
+        let ([client, server], prefix_len) = links::bench(family.unwrap_or_default());
+        let network =
+            Network { addr: vec![Subnet::only(client, prefix_len)], ..Network::default() };
         let port = 80;
         let aim = Aim {
             target: vec![Target {
@@ -228,9 +229,9 @@ impl BenchPlan {
         Ok(BenchPlan { link, threads, compare, stack, drive, service, output })
     }
 
-    /// The server's address in a bench.
-    pub fn server_address(&self) -> IpAddr {
-        self.drive.targets[0].addresses.first
+    /// The server's address in a bench, alone on the client's subnet.
+    pub fn server_subnet(&self) -> Subnet {
+        Subnet::only(self.drive.targets[0].addresses.first, self.stack.subnets[0].prefix_len)
     }
 }
 
@@ -267,7 +268,7 @@ fn stack(
 ) -> Result<Stack, String> {
     let Network {
         interface: _,
-        addr: subnets,
+        addr,
         gateway,
         vlan,
         mtu,
@@ -282,10 +283,10 @@ fn stack(
         return Err("--max-connections 0 leaves nothing to do: at least 1".to_string());
     }
     let mss = tcp.tcp_mss;
+    let subnets = links::subnets(addr, vlan, mtu)?;
     Ok(Stack {
+        gateways: links::gateways(gateway, &subnets)?,
         subnets,
-        gateway,
-        vlan,
         mtu,
         mss,
         tcp: constants::config(tcp, msl_default)?,
@@ -361,9 +362,9 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
         return Err(format!("--path `{path}` must start with / and hold no space"));
     }
     let first = targets[0];
-    let host = host.unwrap_or_else(|| match first.first_port {
-        80 => first.addresses.first.to_string(),
-        port => format!("{}:{port}", first.addresses.first),
+    let host = host.unwrap_or_else(|| {
+        let http_port = 80;
+        address::authority(first.addresses.first, first.first_port, http_port)
     });
     if host.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
         return Err(format!("--host `{host}` must hold no space"));
@@ -420,16 +421,6 @@ fn run_length(
     Ok((count, duration.or((!ends).then(|| Span::from_secs(10)))))
 }
 
-/// A target outside our subnets needs a router.
-fn reachable(target: &Target, stack: &Stack) -> Result<(), String> {
-    let inside = |address| stack.subnets.iter().any(|subnet| subnet.is_on_link(address));
-    let Target { addresses: Range { first, last }, first_port: _, last_port: _ } = *target;
-    if stack.gateway.is_none() && !(inside(first) && inside(last)) {
-        return Err(format!("target {last} is outside our subnets: say --gateway, or fix --addr"));
-    }
-    Ok(())
-}
-
 /// The impairment, if any of it was asked for.
 fn asked(impair: Impair) -> Option<Impair> {
     let Impair {
@@ -459,13 +450,12 @@ fn system_seed() -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::value;
     use super::*;
 
     fn network() -> Network {
         Network {
             interface: Some("veth0".to_string()),
-            addr: vec![value::subnet("10.0.0.1/24").unwrap()],
+            addr: vec![address::subnet("10.0.0.1/24").unwrap()],
             ..Network::default()
         }
     }
@@ -493,7 +483,7 @@ pub(super) mod tests {
     }
 
     fn aim(target: &str) -> Aim {
-        Aim { target: vec![value::target(target).unwrap()], ..Aim::default() }
+        Aim { target: vec![address::target(target).unwrap()], ..Aim::default() }
     }
 
     #[test]

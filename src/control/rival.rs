@@ -7,13 +7,13 @@ use super::pin;
 use super::plan::BenchPlan;
 use super::settings::{CloseName, WorkloadName};
 use super::signals::Signals;
-use super::veth::{KERNEL_ADDRESSES, Pair};
+use super::veth::{Pair, kernel_server};
 use crate::sys::epoll::{Epoll, Interest, connect, listen, reset_on_close};
 use crate::sys::netns::Namespace;
 use crate::time::Span;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
@@ -80,7 +80,8 @@ pub(super) fn measure(
             response: plan.service.response_size.min(1 << 16) as usize,
         }),
     };
-    let remote = SocketAddrV4::new(KERNEL_ADDRESSES[1], plan.service.listener.port);
+    let remote =
+        SocketAddr::new(kernel_server(plan.server_subnet().first), plan.service.listener.port);
     let (stop, stop_servers) = (AtomicBool::new(false), AtomicBool::new(false));
     let [here, there] = pair.namespaces();
     let sockets = (plan.drive.connections / cores.len() as u32).clamp(1, SOCKETS_MAX);
@@ -141,7 +142,7 @@ fn loosen() -> io::Result<()> {
 /// One client: `sockets` connections at a time, each replaced when it has done its work. Answers
 /// how many have.
 fn drive(
-    remote: SocketAddrV4,
+    remote: SocketAddr,
     sockets: u32,
     exchange: Option<Exchange>,
     reset: bool,
@@ -180,7 +181,7 @@ struct Client {
 }
 
 impl Client {
-    fn start(epoll: &Epoll, remote: SocketAddrV4, place: u32) -> io::Result<Client> {
+    fn start(epoll: &Epoll, remote: SocketAddr, place: u32) -> io::Result<Client> {
         let stream = connect(remote)?;
         epoll.add(&stream, Interest::Writable, u64::from(place))?;
         Ok(Client { stream, connected: false, received: 0 })

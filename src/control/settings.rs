@@ -3,13 +3,14 @@
 //! Nothing is required and nothing has a default here, because a file may still say it; `plan`
 //! decides what is missing and what stands in for what was left out.
 
+use super::address;
 use super::value::{self, AppName, Indices, Listen, Ports};
 use crate::engine::Subnet;
 use crate::flow::tuples::Target;
 use crate::tcp::Keepalive;
 use crate::time::Span;
 use clap::{Args, ValueEnum};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Where the run meets the network.
@@ -19,14 +20,15 @@ pub struct Network {
     /// Interface to run on; it stays the kernel's, only our traffic is taken
     #[arg(short, long, value_name = "IFACE")]
     pub interface: Option<String>,
-    /// Our addresses with their prefix: 10.0.0.2/24, 10.0.0.10-10.0.3.250/16, 10.0.1.0/24 (every
-    /// host)
-    #[arg(long, value_name = "ADDR/LEN", value_delimiter = ',', value_parser = value::subnet)]
+    /// Our addresses with their prefix, and their VLAN if it is not --vlan: 10.0.0.2/24,
+    /// fd00::2/64@100, 10.0.0.10-10.0.3.250/16, 10.0.1.0/24 (every host)
+    #[arg(long, value_name = "ADDR/LEN[@VLAN]", value_delimiter = ',',
+        value_parser = address::subnet)]
     pub addr: Vec<Subnet>,
-    /// Router for addresses outside our subnets
-    #[arg(long, value_name = "ADDR", value_parser = value::address)]
-    pub gateway: Option<Ipv4Addr>,
-    /// 802.1Q tag of our traffic
+    /// Router for addresses outside our subnets, one for each family and VLAN
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = address::address)]
+    pub gateway: Vec<IpAddr>,
+    /// 802.1Q tag of the addresses that do not say their own [default: untagged]
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub vlan: Option<u16>,
     /// Largest IP datagram in bytes; above 1500 are jumbo frames, in several buffers each where the
@@ -193,8 +195,9 @@ pub struct Serve {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Client")]
 pub struct Aim {
-    /// Where to connect: 10.0.0.2:80, 10.0.0.2-10.0.0.9:80-89, 10.0.1.0/24:80
-    #[arg(long, value_name = "ADDR:PORTS", value_delimiter = ',', value_parser = value::target)]
+    /// Where to connect: 10.0.0.2:80, 10.0.0.2-10.0.0.9:80-89, 10.0.1.0/24:80, [fd00::2]:80,
+    /// [fd00::10-fd00::1f]:80-89
+    #[arg(long, value_name = "ADDR:PORTS", value_delimiter = ',', value_parser = address::target)]
     pub target: Vec<Target>,
     /// Source ports [default: 1024-65535; on a kernel's address 61000-65535]
     #[arg(long, value_name = "PORTS")]
@@ -301,6 +304,19 @@ pub struct Rig {
     /// On a veth, measure something else on the same veth in the same run, and print the ratio
     #[arg(long)]
     pub compare: Option<Rival>,
+    /// IP version between the two ends [default: 4]
+    #[arg(long, value_name = "4|6")]
+    pub family: Option<FamilyName>,
+}
+
+/// A version of IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FamilyName {
+    #[default]
+    #[value(name = "4")]
+    Ipv4,
+    #[value(name = "6")]
+    Ipv6,
 }
 
 /// What connects the two ends of a bench.

@@ -4,11 +4,8 @@
 //! Every error is one sentence that says what was wrong and what would be right; who asked for it
 //! adds the flag, or the file's line and column.
 
-use crate::engine::Subnet;
-use crate::flow::tuples::{Range, Target};
 use crate::tcp::Keepalive;
 use crate::time::Span;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 /// Ports `first..=last`, neither of them 0.
@@ -262,93 +259,6 @@ pub fn keepalive(text: &str) -> Result<Keepalive, String> {
     Ok(keepalive)
 }
 
-/// Addresses with the length of their subnet's prefix: `10.0.0.2/24`, `10.0.0.10-10.0.3.250/16`, or
-/// every host of a block, `10.0.1.0/24`.
-pub fn subnet(text: &str) -> Result<Subnet, String> {
-    if text.contains(':') {
-        return Err(ipv6(text));
-    }
-    let Some((addresses, prefix)) = text.split_once('/') else {
-        address(text.split('-').next().unwrap_or(text))?;
-        return Err(format!("`{text}` has no prefix length: write {text}/24, say"));
-    };
-    let prefix_len = prefix
-        .parse::<u8>()
-        .ok()
-        .filter(|len| (1..=32).contains(len))
-        .ok_or_else(|| format!("`/{prefix}` is not a prefix length from 1 to 32"))?;
-    let host_bits = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
-    let range = match addresses.split_once('-') {
-        Some((first, last)) => ordered(text, address(first)?, address(last)?)?,
-        None => hosts(address(addresses)?, host_bits),
-    };
-    let subnet = Subnet { first: range.first, last: range.last, prefix_len, vlan: None };
-    if !subnet.is_on_link(subnet.last) {
-        return Err(format!(
-            "`{text}` spans more than one /{prefix_len}: give each subnet its own"
-        ));
-    }
-    Ok(subnet)
-}
-
-/// Where to connect to: `10.0.0.2:80`, `10.0.0.2-10.0.0.9:80-89`, `10.0.1.0/24:80`.
-pub fn target(text: &str) -> Result<Target, String> {
-    if text.starts_with('[') || text.matches(':').count() > 1 {
-        return Err(ipv6(text));
-    }
-    let Some((addresses, ports)) = text.split_once(':') else {
-        address(text.split(['-', '/']).next().unwrap_or(text))?;
-        return Err(format!("`{text}` has no port: write {text}:80, say"));
-    };
-    let addresses = match addresses.split_once('-') {
-        Some((first, last)) => ordered(text, address(first)?, address(last)?)?,
-        None if addresses.contains('/') => subnet(addresses)?.range(),
-        None => {
-            let only = address(addresses)?;
-            Range::only(only)
-        }
-    };
-    let Ports { first, last } = ports.parse()?;
-    Ok(Target { addresses, first_port: first, last_port: last })
-}
-
-/// One IPv4 address that a host may have.
-pub fn address(text: &str) -> Result<Ipv4Addr, String> {
-    if text.contains(':') {
-        return Err(ipv6(text));
-    }
-    let address = text
-        .trim()
-        .parse::<Ipv4Addr>()
-        .map_err(|_| format!("`{text}` is not an IPv4 address: write four numbers, 10.0.0.2"))?;
-    let first = address.octets()[0];
-    if first == 0 || first == 127 || first >= 224 {
-        return Err(format!("`{text}` is no address a host on a network can have"));
-    }
-    Ok(address)
-}
-
-fn ipv6(text: &str) -> String {
-    format!("`{text}`: IPv6 is not supported yet, give an IPv4 address")
-}
-
-fn ordered(text: &str, first: Ipv4Addr, last: Ipv4Addr) -> Result<Range, String> {
-    if first > last {
-        return Err(format!("address range in `{text}` is empty: write the lower address first"));
-    }
-    Ok(Range { first: first.into(), last: last.into() })
-}
-
-/// The address itself, or, for a block's own number, all of the block's hosts.
-fn hosts(address: Ipv4Addr, host_bits: u32) -> Range {
-    let bits = address.to_bits();
-    if host_bits <= 1 || bits & host_bits != 0 {
-        return Range::only(address);
-    }
-    let (first, last) = (bits + 1, (bits | host_bits) - 1);
-    Range { first: Ipv4Addr::from_bits(first).into(), last: Ipv4Addr::from_bits(last).into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,43 +297,6 @@ mod tests {
         for bad in ["", "s", "-1s", "10 s", "1y", "400000d", "1..s"] {
             assert!(span(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn an_address_is_one_host_a_range_or_every_host_of_a_block() {
-        let parsed = |text: &str| {
-            subnet(text).map(|s| (s.first.to_string(), s.last.to_string(), s.prefix_len)).unwrap()
-        };
-        let of = |first: &str, last: &str, len| (first.to_string(), last.to_string(), len);
-        assert_eq!(parsed("10.0.0.2/24"), of("10.0.0.2", "10.0.0.2", 24));
-        assert_eq!(parsed("10.0.0.10-10.0.3.250/16"), of("10.0.0.10", "10.0.3.250", 16));
-        assert_eq!(parsed("10.0.1.0/24"), of("10.0.1.1", "10.0.1.254", 24));
-        assert_eq!(parsed("10.0.1.0/32"), of("10.0.1.0", "10.0.1.0", 32));
-        assert_eq!(parsed("10.0.1.4/31"), of("10.0.1.4", "10.0.1.4", 31));
-    }
-
-    #[test]
-    fn a_bad_address_says_what_is_wrong() {
-        let error = |text: &str| subnet(text).unwrap_err();
-        assert!(error("10.0.0.2").contains("no prefix length"));
-        assert!(error("2001:db8::1/64").contains("IPv6 is not supported yet"));
-        assert!(error("10.0.0.9-10.0.0.2/24").contains("lower address first"));
-        assert!(error("10.0.0.9-10.0.1.2/24").contains("more than one /24"));
-        assert!(error("10.0.0.2/33").contains("prefix length"));
-        assert!(error("127.0.0.1/8").contains("no address a host"));
-        assert!(error("10.0.0/24").contains("not an IPv4 address"));
-    }
-
-    #[test]
-    fn targets_take_ranges_of_addresses_and_ports() {
-        let parsed = target("10.0.0.2-10.0.0.9:80-89").unwrap();
-        assert_eq!(parsed.addresses.last, Ipv4Addr::new(10, 0, 0, 9));
-        assert_eq!((parsed.first_port, parsed.last_port), (80, 89));
-        assert_eq!(target("10.0.1.0/24:80").unwrap().addresses.first, Ipv4Addr::new(10, 0, 1, 1));
-        assert!(target("10.0.0.2").unwrap_err().contains("no port"));
-        assert!(target("[2001:db8::1]:80").unwrap_err().contains("IPv6"));
-        assert!(target("10.0.0.2:0").unwrap_err().contains("not a port"));
-        assert!(target("10.0.0.2:90-80").unwrap_err().contains("lower port first"));
     }
 
     #[test]

@@ -24,14 +24,24 @@ use crate::sys::netns::Namespace;
 use crate::wire::ethernet::Mac;
 use std::fmt::Display;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::Arc;
 
-/// The kernel's own addresses on the pair: the helper busy poll and the kernel's sockets need them.
-/// From the block that RFC 2544 keeps for benches, as ours are.
-pub(super) const KERNEL_ADDRESSES: [Ipv4Addr; 2] =
-    [Ipv4Addr::new(198, 19, 0, 1), Ipv4Addr::new(198, 19, 0, 2)];
+/// The kernel's own addresses on the pair, with their prefix: the kernel's sockets need them. From
+/// the blocks that are kept for benches (RFC 2544, RFC 5180), as ours are.
+const KERNEL_IPV4: ([Ipv4Addr; 2], u8) =
+    ([Ipv4Addr::new(198, 19, 0, 1), Ipv4Addr::new(198, 19, 0, 2)], 24);
+const KERNEL_IPV6: ([Ipv6Addr; 2], u8) =
+    ([Ipv6Addr::new(0x2001, 2, 0, 1, 0, 0, 0, 1), Ipv6Addr::new(0x2001, 2, 0, 1, 0, 0, 0, 2)], 64);
+
+/// The kernel's address at the server's end, of the family of `like`.
+pub(super) fn kernel_server(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => KERNEL_IPV4.0[1].into(),
+        IpAddr::V6(_) => KERNEL_IPV6.0[1].into(),
+    }
+}
 
 const INTERFACES: [&str; 2] = ["sda", "sdb"];
 
@@ -73,8 +83,12 @@ impl Pair {
                 "link add {sda} netns {a} {count} type veth peer name {sdb} netns {b} {count}"
             ),
         )?;
-        for ((name, interface), address) in named.0.iter().zip(INTERFACES).zip(KERNEL_ADDRESSES) {
-            run("ip", &format!("-n {name} addr add {address}/24 dev {interface}"))?;
+        for (end, (name, interface)) in named.0.iter().zip(INTERFACES).enumerate() {
+            let (ipv4, ipv6) = (KERNEL_IPV4.0[end], KERNEL_IPV6.0[end]);
+            run("ip", &format!("-n {name} addr add {ipv4}/{} dev {interface}", KERNEL_IPV4.1))?;
+            // A kernel without IPv6 refuses; what needs the address says so then.
+            let ipv6 = format!("{ipv6}/{} dev {interface} nodad", KERNEL_IPV6.1);
+            let _ = run("ip", &format!("-n {name} addr add {ipv6}"));
             run("ip", &format!("-n {name} link set lo up"))?;
             run("ip", &format!("-n {name} link set {interface} mtu {mtu} up"))?;
             // The pair's inner ring holds 256 frames and drops in silence; a queue in front of it
@@ -132,7 +146,7 @@ impl Stage {
             Reach { first, last, vlan }
         };
         let client = plan.stack.subnets.iter().map(reach).collect();
-        let server = vec![Reach::only(plan.server_address())];
+        let server = vec![reach(&plan.server_subnet())];
         let set = |end: usize, ours: Vec<Reach>| {
             let steering = Steering { ours, ..Steering::default() };
             let interface = INTERFACES[end];

@@ -5,7 +5,7 @@
 use super::{check, failed};
 use std::io;
 use std::mem::zeroed;
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Events taken by one wait. Larger than a burst of accepts, small enough for the stack.
@@ -105,12 +105,12 @@ impl Epoll {
 ///
 /// # Errors
 /// No free port, too many open files, or an immediate refusal.
-pub fn connect(remote: SocketAddrV4) -> io::Result<TcpStream> {
-    let socket = socket()?;
-    let address = sockaddr(remote);
-    let (at, len) = (std::ptr::from_ref(&address).cast(), size_of_val(&address) as u32);
-    // SAFETY: the address is read during the call.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), at, len) };
+pub fn connect(remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket(remote)?;
+    let (address, len) = sockaddr(remote);
+    // SAFETY: the address is read during the call, and as long as said.
+    let result =
+        unsafe { libc::connect(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) };
     if result != 0 {
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(libc::EINPROGRESS) {
@@ -125,13 +125,13 @@ pub fn connect(remote: SocketAddrV4) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// The address or the port is not to be had.
-pub fn listen(local: SocketAddrV4) -> io::Result<TcpListener> {
-    let socket = socket()?;
+pub fn listen(local: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(local)?;
     super::set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &1i32)?;
-    let address = sockaddr(local);
-    let (at, len) = (std::ptr::from_ref(&address).cast(), size_of_val(&address) as u32);
-    // SAFETY: the address is read during the call.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), at, len) };
+    let (address, len) = sockaddr(local);
+    // SAFETY: the address is read during the call, and as long as said.
+    let result =
+        unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) };
     check(result, &format!("bind {local}"))?;
     // SAFETY: no pointers.
     check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) }, &format!("listen on {local}"))?;
@@ -148,64 +148,88 @@ pub fn reset_on_close(socket: impl AsFd) -> io::Result<()> {
     super::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
 }
 
-/// A TCP socket whose calls do not wait.
-fn socket() -> io::Result<OwnedFd> {
+/// A TCP socket of the address's family, whose calls do not wait.
+fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
-    let fd = check(unsafe { libc::socket(libc::AF_INET, kind, 0) }, "open a TCP socket")?;
+    let fd = check(unsafe { libc::socket(family, kind, 0) }, "open a TCP socket")?;
     // SAFETY: a descriptor just made, owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn sockaddr(address: SocketAddrV4) -> libc::sockaddr_in {
+/// The address as the kernel takes it, in room for either family, and its length in bytes. An IPv4
+/// address is a prefix of that room: both families begin with the family and the port.
+fn sockaddr(address: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
     // SAFETY: integers; zero is valid for each.
-    let mut raw: libc::sockaddr_in = unsafe { zeroed() };
-    raw.sin_family = libc::AF_INET as libc::sa_family_t;
-    raw.sin_port = address.port().to_be();
-    raw.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
-    raw
+    let mut raw: libc::sockaddr_in6 = unsafe { zeroed() };
+    raw.sin6_port = address.port().to_be();
+    match address {
+        SocketAddr::V4(address) => {
+            raw.sin6_family = libc::AF_INET as libc::sa_family_t;
+            // sockaddr_in has its address where sockaddr_in6 has the flow.
+            raw.sin6_flowinfo = u32::from_ne_bytes(address.ip().octets());
+            (raw, size_of::<libc::sockaddr_in>() as libc::socklen_t)
+        }
+        SocketAddr::V6(address) => {
+            raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            raw.sin6_addr.s6_addr = address.ip().octets();
+            (raw, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
+        }
+    }
 }
+
+const _: () = assert!(
+    std::mem::offset_of!(libc::sockaddr_in, sin_addr)
+        == std::mem::offset_of!(libc::sockaddr_in6, sin6_flowinfo)
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::Ipv4Addr;
+
+    /// A port of the loopback's in either family.
+    fn local(family: &str) -> SocketAddr {
+        format!("{family}:0").parse().unwrap()
+    }
 
     #[test]
     fn a_connection_is_opened_written_to_and_closed_without_waiting() {
-        let listener = listen(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let std::net::SocketAddr::V4(local) = listener.local_addr().unwrap() else { panic!() };
-        let epoll = Epoll::new().unwrap();
-        epoll.add(&listener, Interest::Readable, 1).unwrap();
-        let mut client = connect(local).unwrap();
-        epoll.add(&client, Interest::Writable, 2).unwrap();
-        let mut seen = Vec::new();
-        while !(seen.contains(&1) && seen.contains(&2)) {
-            epoll.wait(1000, |token| seen.push(token)).unwrap();
+        for family in ["127.0.0.1", "[::1]"] {
+            if std::net::TcpListener::bind(local(family)).is_err() {
+                eprintln!("SKIPPED: {family} does not exist here");
+                continue;
+            }
+            let listener = listen(local(family)).unwrap();
+            let epoll = Epoll::new().unwrap();
+            epoll.add(&listener, Interest::Readable, 1).unwrap();
+            let mut client = connect(listener.local_addr().unwrap()).unwrap();
+            epoll.add(&client, Interest::Writable, 2).unwrap();
+            let mut seen = Vec::new();
+            while !(seen.contains(&1) && seen.contains(&2)) {
+                epoll.wait(1000, |token| seen.push(token)).unwrap();
+            }
+            let (mut server, _) = listener.accept().unwrap();
+            server.set_nonblocking(true).unwrap();
+            epoll.add(&server, Interest::Readable, 3).unwrap();
+            client.write_all(b"hello").unwrap();
+            drop(client);
+            seen.clear();
+            while !seen.contains(&3) {
+                epoll.wait(1000, |token| seen.push(token)).unwrap();
+            }
+            let mut text = String::new();
+            server.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello");
         }
-        let (mut server, _) = listener.accept().unwrap();
-        server.set_nonblocking(true).unwrap();
-        epoll.add(&server, Interest::Readable, 3).unwrap();
-        client.write_all(b"hello").unwrap();
-        drop(client);
-        seen.clear();
-        while !seen.contains(&3) {
-            epoll.wait(1000, |token| seen.push(token)).unwrap();
-        }
-        let mut text = String::new();
-        server.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "hello");
     }
 
     #[test]
     fn a_refused_connect_is_told_of() {
-        let port = {
-            let gone = listen(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-            gone.local_addr().unwrap().port()
-        };
+        let gone = listen(local("127.0.0.1")).unwrap().local_addr().unwrap();
         let epoll = Epoll::new().unwrap();
-        let client = connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
+        let client = connect(gone).unwrap();
         epoll.add(&client, Interest::Writable, 7).unwrap();
         let mut seen = Vec::new();
         while seen.is_empty() {

@@ -1,4 +1,4 @@
-//! The far end of a lab on VLAN 100 too, by a VLAN device of the kernel or by what stands in for it.
+//! The far end of a lab on VLAN 100 too, by a VLAN device of the kernel or what stands in for it.
 
 use super::{End, Lab, say};
 use libbpf_rs::{ObjectBuilder, TC_EGRESS, TC_INGRESS, TcHookBuilder};
