@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use shakedown::engine::table::Table;
 use shakedown::flow::FlowKey;
 use shakedown::rng::{Rng, Secret};
-use shakedown::tcp::{Seq, Tcb};
+use shakedown::tcp::{Config, Seq, Tcb};
 use shakedown::time::Instant;
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -25,7 +25,7 @@ trait Index {
 
 impl Index for Table<()> {
     fn new(max: u32) -> Table<()> {
-        Table::new(max, 0, Secret::from_seed(1))
+        Table::new(max, 0, Secret::from_seed(1), &Config::default())
     }
 
     fn find(&self, key: &FlowKey) -> Option<u32> {

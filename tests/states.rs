@@ -83,7 +83,7 @@ fn pair_in(state: State) -> Pair {
     let config = Config { timestamps: false, ..Config::default() };
     let now = Instant::ZERO + Span::from_secs(1);
     let tcb = Tcb::open_active(key, Seq(ISS), now);
-    let mut pair = Pair { tcb, config, now, seq: IRS, ack: ISS + 1, paths: Paths::new(1) };
+    let mut pair = Pair { tcb, config, now, seq: IRS, ack: ISS + 1, paths: Paths::new(1, &config) };
     pair.sends();
     if state == State::SynSent {
         return pair;
@@ -210,8 +210,8 @@ fn told(outcome: &Outcome) -> String {
         Outcome::Expired(expiry) => return format!("{expiry:?}"),
         Outcome::Arrived(arrival) => arrival,
     };
-    let Arrival { established, acked_bytes, text, fin, time_wait, ended, refuse, reopen, note } =
-        *arrival;
+    let Arrival { established, acked_bytes, text, ahead, joined, .. } = *arrival;
+    let Arrival { fin, time_wait, ended, refuse, reopen, note, .. } = *arrival;
     let mut words = Vec::new();
     for (said, word) in [
         (established, "established"),
@@ -229,6 +229,12 @@ fn told(outcome: &Outcome) -> String {
     }
     if text.1 > 0 {
         words.push(format!("text {}+{}", text.0, text.1));
+    }
+    if let Some((start, len)) = ahead {
+        words.push(format!("ahead {}+{len}", start.since(Seq(IRS))));
+    }
+    if joined > 0 {
+        words.push(format!("joined {joined}"));
     }
     if let Some(end) = ended {
         words.push(format!("ended {}", end.name()));

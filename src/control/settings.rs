@@ -125,6 +125,12 @@ pub struct Tcp {
     /// Receive window in bytes [default: 65535]
     #[arg(long, value_name = "BYTES", value_parser = value::number32)]
     pub tcp_window: Option<u32>,
+    /// Offer selective acknowledgments (RFC 2018) [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub tcp_sack: Option<bool>,
+    /// Memory of a core for what arrives out of order [default: 32m]
+    #[arg(long, value_name = "BYTES", value_parser = value::number32)]
+    pub tcp_reassembly: Option<u32>,
 }
 
 /// A worse network than there is; `[impair]` in the file. Applies to what we send.

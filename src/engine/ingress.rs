@@ -3,7 +3,7 @@
 
 use super::neighbors::Link;
 use super::{Engine, NO_LISTENER};
-use crate::app::App;
+use crate::app::{App, Conn};
 use crate::flow::Endpoints;
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
@@ -177,10 +177,34 @@ impl<A: App> Engine<A> {
             let text = &frame.bytes()[at..at + usize::from(len)];
             self.tell(slot, now, |app, conn| app.received(conn, text));
         }
+        if let Some((start, len)) = arrival.ahead {
+            let at = usize::from(segment.payload_at);
+            let text = &frame.bytes()[at..at + usize::from(len)];
+            self.table.paths.store(&self.table.tcbs[slot as usize], start, text);
+        }
+        if arrival.joined > 0 {
+            self.counters.rx_payload_bytes += u64::from(arrival.joined);
+            self.deliver_joined(slot, now);
+        }
         // In TIME-WAIT nothing more can be sent: the application hears of the end instead.
         if arrival.fin && !arrival.time_wait {
             self.tell(slot, now, |app, conn| app.peer_closed(conn));
         }
+    }
+
+    /// Hands over what was held ahead of a gap that is filled now.
+    fn deliver_joined(&mut self, slot: u32, now: Instant) {
+        let tcb = &self.table.tcbs[slot as usize];
+        if tcb.state() == State::Closed {
+            return;
+        }
+        let mut conn = Conn::new(&mut self.table.states[slot as usize], now, tcb.key, tcb.listener);
+        for piece in self.table.paths.in_order(tcb) {
+            self.app.received(&mut conn, piece);
+        }
+        let owes = conn.owes();
+        self.table.paths.give_back(tcb);
+        self.mark(slot, owes, now);
     }
 
     fn conclude(&mut self, slot: u32, before: State, arrival: &Arrival, now: Instant) {
@@ -292,7 +316,9 @@ impl<A: App> Engine<A> {
         match note {
             None => {}
             Some(Note::OutOfWindow) => self.counters.out_of_window += 1,
-            Some(Note::OutOfOrder) => self.counters.ofo_dropped += 1,
+            Some(Note::Ahead) => self.counters.ofo_queued += 1,
+            Some(Note::AheadDropped) => self.counters.ofo_dropped += 1,
+            Some(Note::AheadAgain) => self.counters.dsack_ofo_sent += 1,
             Some(Note::ChallengeAck) => self.counters.challenge_acks += 1,
             Some(Note::Paws) => self.counters.paws_estab += 1,
             Some(Note::FastRetransmit) => self.counters.fast_retrans += 1,

@@ -139,7 +139,7 @@ impl<A: App> Engine<A> {
             counters: Counters::default(),
             strays: Burst::new(),
             workers: 1,
-            table: Table::new(config.connections_max, hosts_max, tables),
+            table: Table::new(config.connections_max, hosts_max, tables, &config.tcp),
             wheel: Wheel::new(config.connections_max, now),
             ready: Queue::new(),
             neighbors: Neighbors::new(tables),
@@ -330,15 +330,23 @@ impl<A: App> Engine<A> {
         now: Instant,
         event: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
     ) {
-        let tcb = &mut self.table.tcbs[slot as usize];
-        let before = tcb.state();
-        if before == State::Closed {
+        let tcb = self.tcb(slot);
+        if tcb.state() == State::Closed {
             return;
         }
+        let (key, listener) = (tcb.key, tcb.listener);
         let state = &mut self.table.states[slot as usize];
-        let mut conn = Conn::new(state, now, tcb.key, tcb.listener);
+        let mut conn = Conn::new(state, now, key, listener);
         event(&mut self.app, &mut conn);
-        let Owes { bytes, curtail, close, abort } = conn.owes();
+        let owes = conn.owes();
+        self.mark(slot, owes, now);
+    }
+
+    /// Takes down what the application marked.
+    fn mark(&mut self, slot: u32, owes: Owes, now: Instant) {
+        let tcb = &mut self.table.tcbs[slot as usize];
+        let before = tcb.state();
+        let Owes { bytes, curtail, close, abort } = owes;
         tcb.promise(bytes);
         if curtail {
             tcb.curtail();

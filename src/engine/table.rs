@@ -45,7 +45,7 @@ impl<S: Copy + Default> Table<S> {
     /// # Panics
     /// If `max` is zero or so large that a slot number would not fit, or `hosts_max` so large that
     /// an address's would not.
-    pub fn new(max: u32, hosts_max: u32, secret: Secret) -> Table<S> {
+    pub fn new(max: u32, hosts_max: u32, secret: Secret, config: &Config) -> Table<S> {
         assert!(max > 0 && max < LAST);
         let mut empty = Tcb::closed();
         empty.link = UNQUEUED;
@@ -56,7 +56,7 @@ impl<S: Copy + Default> Table<S> {
             index: HashTable::with_capacity(max as usize * 2),
             tcbs: vec![empty; max as usize],
             states: vec![S::default(); max as usize],
-            paths: Paths::new(max.min(PATHS_MAX) as u16),
+            paths: Paths::new(max.min(PATHS_MAX) as u16, config),
             hosts: Hosts::new(hosts_max, secret),
             free: (0..max).rev().collect(),
         }
@@ -166,6 +166,7 @@ impl<S: Copy + Default> Table<S> {
         assert_eq!(self.hosts.held(), numbers, "two addresses for each connection over IPv6");
         let paths = self.tcbs.iter().filter(|tcb| tcb.has_path()).count();
         assert_eq!(self.paths.free() + paths, self.paths.max());
+        self.paths.check();
     }
 }
 
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_found_until_it_is_unfiled_and_its_slot_comes_back() {
-        let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1), &Config::default());
         let key = tcb(1).key;
         let slot = table.insert(tcb(1), 9).unwrap();
         assert_eq!(table.find(&key), Some(slot));
@@ -248,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_does_not_grow() {
-        let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1), &Config::default());
         assert!(table.insert(tcb(1), 0).is_some());
         assert!(table.insert(tcb(2), 0).is_some());
         assert!(table.insert(tcb(3), 0).is_none());
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_queue_keeps_order_and_takes_a_slot_once() {
-        let mut table: Table<u8> = Table::new(4, 0, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(4, 0, Secret::from_seed(1), &Config::default());
         let slots: Vec<u32> = (0..3).map(|n| table.insert(tcb(n + 1), 0).unwrap()).collect();
         let (mut ready, mut parked) = (Queue::new(), Queue::new());
         for &slot in &slots {
@@ -274,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_queued_slot_leaves_only_after_the_queue_has_come_to_it() {
-        let mut table: Table<u8> = Table::new(1, 0, Secret::from_seed(1));
+        let mut table: Table<u8> = Table::new(1, 0, Secret::from_seed(1), &Config::default());
         let slot = table.insert(tcb(1), 0).unwrap();
         let mut ready = Queue::new();
         ready.push(&mut table.tcbs, slot);

@@ -50,7 +50,9 @@ counters! {
     time_waits, "TW", "Connections that went through TIME-WAIT.";
     time_wait_recycled, "TWRecycled", "Connections reopened out of TIME-WAIT by a new SYN (RFC 6191, RFC 9293 s3.6.1).";
     listen_overflows, "ListenOverflows", "SYNs dropped because the connection table was full.";
-    ofo_dropped, "TCPOFODrop", "Segments dropped because they arrived ahead of order.";
+    ofo_queued, "TCPOFOQueue", "Segments that arrived ahead of order and were kept.";
+    ofo_dropped, "TCPOFODrop", "Segments that arrived ahead of order and were dropped: no room to keep them.";
+    dsack_ofo_sent, "TCPDSACKOfoSent", "Segments that arrived ahead of order and again.";
     out_of_window, "TCPOutOfWindow", "Segments whose sequence numbers were not acceptable (RFC 9293 s3.10.7.4).";
     fast_retrans, "TCPFastRetrans", "Losses taken from three duplicate ACKs (RFC 5681 s3.2).";
     zero_window_probes, "TCPWinProbe", "Zero-window probes sent.";

@@ -1,6 +1,7 @@
 //! SEGMENT ARRIVES (RFC 9293 s3.10.7), step for step in the RFC's order.
 
 use super::flight::FLIGHT_SEGMENTS_MAX;
+use super::reassembly::Range;
 use super::state::{Event, State};
 use super::tcb::{Tcb, flag, owed, time_wait};
 use super::{Config, End, Env, Paths, Seq};
@@ -18,6 +19,11 @@ pub struct Arrival {
     pub acked_bytes: u32,
     /// In-order payload: bytes to skip at the start of the segment's payload, and how many follow.
     pub text: (u16, u16),
+    /// Text ahead of a gap to be [kept](Paths::store): its sequence number, and bytes at the start
+    /// of the segment's payload.
+    pub ahead: Option<(Seq, u16)>,
+    /// Bytes that were kept and follow in order now, after `text`: [`Paths::in_order`] has them.
+    pub joined: u32,
     /// The peer's FIN arrived in order.
     pub fin: bool,
     /// TIME-WAIT was entered: for the application the connection is over.
@@ -35,7 +41,12 @@ pub struct Arrival {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
     OutOfWindow,
-    OutOfOrder,
+    /// Ahead of a gap, and kept.
+    Ahead,
+    /// Ahead of a gap, and no room to keep it.
+    AheadDropped,
+    /// Ahead of a gap, and kept before.
+    AheadAgain,
     ChallengeAck,
     Paws,
     FastRetransmit,
@@ -106,7 +117,7 @@ impl Tcb {
 
     /// RFC 9293 s3.10.7.4.
     fn arrives_otherwise(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
-        let (config, now) = (env.config, env.now);
+        let now = env.now;
         if self.syn_again(segment, arrival) {
             return;
         }
@@ -120,7 +131,7 @@ impl Tcb {
             && segment.flags.has(Flags::SYN | Flags::ACK)
             && Seq(segment.seq).plus(1) == self.rcv_nxt;
         if !syn_ack_again && !self.acceptable(segment) {
-            self.unacceptable(segment, config, now, arrival);
+            self.unacceptable(segment, env, arrival);
             return;
         }
         // "Second, check the RST bit".
@@ -198,13 +209,7 @@ impl Tcb {
 
     /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless
     /// the RST bit is set, if so drop the segment and return)".
-    fn unacceptable(
-        &mut self,
-        segment: &Segment,
-        config: &Config,
-        now: Instant,
-        arrival: &mut Arrival,
-    ) {
+    fn unacceptable(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
         arrival.note = Some(Note::OutOfWindow);
         if segment.flags.has(Flags::RST) {
             return;
@@ -213,7 +218,11 @@ impl Tcb {
         // TIME-WAIT: "The only thing that can arrive in this state is a retransmission of the
         // remote FIN. Acknowledge it, and restart the 2 MSL timeout."
         if self.state() == State::TimeWait && segment.flags.has(Flags::FIN) {
-            self.timer_at = now + time_wait(config);
+            self.timer_at = env.now + time_wait(env.config);
+        }
+        let text = Range { start: Seq(segment.seq), end: Seq(segment.seq).plus(segment.seq_len()) };
+        if text.len() > 0 && !text.end.after(self.rcv_nxt) && self.receives() {
+            self.report_again(text, env.paths);
         }
     }
 
@@ -400,57 +409,10 @@ impl Tcb {
         }
     }
 
-    fn begin_time_wait(&mut self, config: &Config, now: Instant, arrival: &mut Arrival) {
+    pub(super) fn begin_time_wait(&mut self, config: &Config, now: Instant, arrival: &mut Arrival) {
         self.timer_at = now + time_wait(config);
         self.flags &= !flag::PERSIST;
         arrival.time_wait = true;
-    }
-
-    /// Steps seven and eight: the text that is next in order, then FIN.
-    fn text_and_fin(
-        &mut self,
-        segment: &Segment,
-        text_at: Seq,
-        env: &mut Env<'_>,
-        arrival: &mut Arrival,
-    ) {
-        let fin = segment.flags.has(Flags::FIN);
-        if segment.payload_len == 0 && !fin {
-            return;
-        }
-        match self.state() {
-            State::Established | State::FinWait1 | State::FinWait2 => {}
-            // "This should not occur since a FIN has been received from the remote side. Ignore the
-            // segment text." What stands before that FIN was taken as out of the window already.
-            State::CloseWait | State::Closing | State::LastAck | State::TimeWait => return,
-            State::Closed | State::Listen | State::SynSent | State::SynReceived => return,
-        }
-        if text_at.after(self.rcv_nxt) {
-            // SHLD-31 would queue it; it is asked for again at once (RFC 5681 s4.2, MAY-13).
-            self.owe_ack_now();
-            arrival.note = Some(Note::OutOfOrder);
-            return;
-        }
-        let skip = self.rcv_nxt.since(text_at).min(u32::from(segment.payload_len));
-        let new = u32::from(segment.payload_len) - skip;
-        let taken = new.min(self.rcv_adv.since(self.rcv_nxt)).min(env.room);
-        self.rcv_nxt = self.rcv_nxt.plus(taken);
-        self.owed |= owed::ACK;
-        arrival.text = (skip as u16, taken as u16);
-        if fin && taken == new {
-            self.fin_arrives(env.config, env.now, arrival);
-        }
-    }
-
-    /// Step eight: "advance RCV.NXT over the FIN, and send an acknowledgment for the FIN".
-    fn fin_arrives(&mut self, config: &Config, now: Instant, arrival: &mut Arrival) {
-        self.rcv_nxt = self.rcv_nxt.plus(1);
-        self.rcv_adv = self.rcv_adv.max(self.rcv_nxt);
-        self.enter(Event::Fin);
-        arrival.fin = true;
-        if self.state() == State::TimeWait {
-            self.begin_time_wait(config, now, arrival);
-        }
     }
 
     /// RFC 5961 s7 challenge ACK.

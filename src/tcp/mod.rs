@@ -5,8 +5,10 @@ pub mod arrives;
 mod flight;
 pub mod isn;
 pub mod output;
+mod pages;
 pub mod path;
 mod reassembly;
+mod receive;
 pub mod rto;
 pub mod seq;
 pub mod state;
@@ -164,8 +166,12 @@ pub struct Config {
     pub timestamp_origin_ms: u32,
     /// Offer window scaling (RFC 7323).
     pub window_scaling: bool,
+    /// Offer and use selective acknowledgments (RFC 2018).
+    pub sack: bool,
     /// Receive window in bytes.
     pub window: u32,
+    /// Memory for what all connections of an engine hold out of order.
+    pub reassembly_bytes: u32,
 }
 
 impl Default for Config {
@@ -185,7 +191,9 @@ impl Default for Config {
             timestamps: true,
             timestamp_origin_ms: 0,
             window_scaling: true,
+            sack: true,
             window: 65_535,
+            reassembly_bytes: 32_000_000,
         }
     }
 }

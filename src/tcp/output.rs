@@ -33,11 +33,10 @@ pub struct Transmit {
 impl Tcb {
     /// The next segment to send, if any.
     pub fn output(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
-        let (config, now, room) = (env.config, env.now, env.room);
         match self.state() {
-            State::Closed => self.last_words(config, now),
+            State::Closed => self.last_words(env),
             State::Listen => None,
-            State::SynSent | State::SynReceived => self.handshake(config, now, room),
+            State::SynSent | State::SynReceived => self.handshake(env),
             State::Established
             | State::FinWait1
             | State::FinWait2
@@ -72,33 +71,33 @@ impl Tcb {
     /// s3.8.6.2.2): the application has taken what it kept. `room` as in [`Tcb::output`].
     pub fn offer_window(&mut self, config: &Config, room: u32) {
         let open = self.rcv_adv.since(self.rcv_nxt);
-        let receiving =
-            matches!(self.state(), State::Established | State::FinWait1 | State::FinWait2);
         // While half the window is open the peer needs no news of the rest.
-        if receiving && open < config.window / 2 && self.edge(config, room) > open {
+        if self.receives() && open < config.window / 2 && self.edge(config, room) > open {
             self.owed |= owed::ACK;
         }
     }
 
-    fn last_words(&mut self, config: &Config, now: Instant) -> Option<Transmit> {
+    fn last_words(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+        let mut env = Env { room: 0, paths: env.paths, ..*env };
         if self.owed & owed::HANDSHAKE != 0 {
             self.owed &= !owed::HANDSHAKE;
-            return Some(self.bare_ack(config, now, 0));
+            return Some(self.bare_ack(&mut env));
         }
         if self.owed & owed::RST == 0 {
             return None;
         }
         self.owed = 0;
-        Some(Transmit { flags: Flags::RST | Flags::ACK, ..self.bare_ack(config, now, 0) })
+        Some(Transmit { flags: Flags::RST | Flags::ACK, ..self.bare_ack(&mut env) })
     }
 
-    fn handshake(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+    fn handshake(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
         if self.snd_nxt != self.snd_una {
-            return self.owed_ack(config, now, room);
+            return self.owed_ack(env);
         }
+        let (config, now) = (env.config, env.now);
         let again = self.snd_max != self.snd_una;
         let answer = self.state() == State::SynReceived;
-        let window = config.window.min(room).min(SYN_WINDOW_MAX);
+        let window = config.window.min(env.room).min(SYN_WINDOW_MAX);
         if answer {
             self.rcv_adv = self.rcv_nxt.plus(window);
         }
@@ -125,9 +124,7 @@ impl Tcb {
         Options {
             mss: Some(config.mss.of(self.key.family())),
             window_scale: scaling.then(|| offered_shift(config)),
-            // Not offered while out-of-order text is dropped: a sender that counts on SACK counts
-            // no bare duplicates.
-            sack_permitted: false,
+            sack_permitted: if answer { self.has(flag::SACK) } else { config.sack },
             timestamps: stamped
                 .then(|| (timestamp(config, now), if answer { self.ts_recent } else { 0 })),
             ..Options::default()
@@ -135,45 +132,51 @@ impl Tcb {
     }
 
     fn synchronized(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
-        let (config, now, room) = (env.config, env.now, env.room);
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
-            return Some(self.bare_ack(config, now, room));
+            return Some(self.bare_ack(env));
         }
         if self.owed & owed::HANDSHAKE != 0 && self.unsent() == 0 {
-            return Some(self.bare_ack(config, now, room));
+            return Some(self.bare_ack(env));
         }
         if self.owed & owed::KEEPALIVE != 0 {
             self.owed &= !owed::KEEPALIVE;
             // SHLD-12: no data; the number before the window provokes an ACK.
-            let probe = self.bare_ack(config, now, room);
+            let probe = self.bare_ack(env);
             return Some(Transmit { seq: self.snd_max.minus(1), ..probe });
         }
         match self.text(env) {
-            None => self.owed_ack(config, now, room),
+            None => self.owed_ack(env),
             text => text,
         }
     }
 
-    fn owed_ack(&mut self, config: &Config, now: Instant, room: u32) -> Option<Transmit> {
+    fn owed_ack(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
-            return Some(self.bare_ack(config, now, room));
+            return Some(self.bare_ack(env));
         }
-        (self.owed & owed::ACK != 0).then(|| self.bare_ack(config, now, room))
+        (self.owed & owed::ACK != 0).then(|| self.bare_ack(env))
     }
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`. The octet of a zero-window probe does not count until
     /// it is acknowledged: the number after it lies outside of the peer's window, and the ACK would
-    /// be dropped.
-    fn bare_ack(&mut self, config: &Config, now: Instant, room: u32) -> Transmit {
+    /// be dropped. It alone reports what arrived ahead of order (RFC 2018 s4): what does is
+    /// answered by one each, and text keeps its room.
+    fn bare_ack(&mut self, env: &mut Env<'_>) -> Transmit {
+        let mut options = self.text_options(env.config, env.now);
+        if self.has(flag::SACK)
+            && let Some(path) = env.paths.of(self)
+        {
+            options.sack = path.held.report(options.timestamps.is_some());
+        }
         self.owed &= !(owed::ACK | owed::HANDSHAKE);
         Transmit {
             seq: if self.has(flag::PERSIST) { self.snd_una } else { self.snd_max },
             ack: self.rcv_nxt,
             flags: Flags::ACK,
-            window: self.advertise(config, room),
-            options: self.text_options(config, now),
+            window: self.advertise(env.config, env.room),
+            options,
             offset: 0,
             len: 0,
             again: false,
@@ -355,7 +358,7 @@ mod tests {
     fn a_syn_ack_offers_no_more_than_the_application_can_take() {
         let config = Config::default();
         let syn = segment(Flags::SYN, 0, 0, 65_535);
-        let (now, mut paths) = (Instant::ZERO, Paths::new(1));
+        let (now, mut paths) = (Instant::ZERO, Paths::new(1, &config));
         let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
         let answer = tcb.output(&mut env(&config, now, 16_384, &mut paths)).unwrap();
         assert_eq!((answer.flags, answer.window), (Flags::SYN | Flags::ACK, 16_384));
@@ -370,7 +373,7 @@ mod tests {
     #[test]
     fn a_scaled_window_never_offers_more_than_the_application_can_take() {
         let config = Config { window: 1 << 20, timestamps: false, ..Config::default() };
-        let (now, mut paths) = (Instant::ZERO, Paths::new(1));
+        let (now, mut paths) = (Instant::ZERO, Paths::new(1, &config));
         let mut syn = segment(Flags::SYN, 0, 0, 65_535);
         syn.options.window_scale = Some(0);
         let mut room = 16_384;
@@ -395,7 +398,7 @@ mod tests {
     #[test]
     fn probing_goes_on_after_the_peer_took_the_octet_of_a_probe() {
         let config = Config { timestamps: false, ..Config::default() };
-        let (mut now, mut paths) = (Instant::ZERO, Paths::new(1));
+        let (mut now, mut paths) = (Instant::ZERO, Paths::new(1, &config));
         let syn = segment(Flags::SYN, 0, 0, 0);
         let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
         tcb.output(&mut env(&config, now, u32::MAX, &mut paths));

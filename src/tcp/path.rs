@@ -5,9 +5,10 @@
 //! Invariant: a block is with one connection or free. A connection that finds none free goes on
 //! without: it sends a segment at a time and drops what comes out of order. `refused` counts that.
 
-use super::Tcb;
 use super::flight::Flight;
+use super::pages::Pages;
 use super::reassembly::Held;
+use super::{Config, Tcb};
 
 /// No path: in `Tcb::path`.
 pub(super) const NONE: u16 = u16::MAX;
@@ -16,28 +17,29 @@ pub(super) const NONE: u16 = u16::MAX;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Path {
     pub flight: Flight,
-    #[expect(dead_code)]
     pub held: Held,
 }
 
 /// All blocks of an engine, allocated at start.
 #[derive(Debug)]
 pub struct Paths {
-    blocks: Vec<Path>,
+    pub(super) blocks: Vec<Path>,
     free: Vec<u16>,
+    pub(super) pages: Pages,
     /// Connections that found no block free.
     pub refused: u64,
 }
 
 impl Paths {
-    /// `count` blocks, touched now.
+    /// `count` blocks, touched now, and the pages that the configuration grants them.
     ///
     /// # Panics
     /// If there are so many that a block's number would not fit.
-    pub fn new(count: u16) -> Paths {
+    pub fn new(count: u16, config: &Config) -> Paths {
         assert!(count < NONE);
         let blocks = vec![Path::default(); usize::from(count)];
-        Paths { blocks, free: (0..count).rev().collect(), refused: 0 }
+        let pages = Pages::new(count, config.window, config.reassembly_bytes);
+        Paths { blocks, free: (0..count).rev().collect(), pages, refused: 0 }
     }
 
     /// The path of a connection, if it has one.
@@ -59,6 +61,8 @@ impl Paths {
 
     /// Takes the path of a connection back: it has no more use for one.
     pub fn reclaim(&mut self, tcb: &mut Tcb) {
+        self.give_back(tcb);
+        self.forget_held(tcb);
         if let Some(path) = self.blocks.get_mut(usize::from(tcb.path)) {
             *path = Path::default();
             self.free.push(tcb.path);
@@ -69,6 +73,17 @@ impl Paths {
     /// Blocks that no connection has.
     pub fn free(&self) -> usize {
         self.free.len()
+    }
+
+    /// Law 2 for pages: those free and those of paths are all.
+    ///
+    /// # Panics
+    /// If not, or if a path without ranges has one: a bug of ours.
+    pub fn check(&self) {
+        let holding = |&(_, path): &(u16, &Path)| path.held.has_pages();
+        let holding = (0..).zip(&self.blocks).filter(holding);
+        let taken: usize = holding.map(|(number, _)| self.pages.taken(number)).sum();
+        assert_eq!(self.pages.free() + taken, self.pages.max(), "pages free and taken are all");
     }
 
     /// All blocks.

@@ -61,6 +61,8 @@ pub(super) mod flag {
     pub const SYN_RESENT: u16 = 64;
     /// Both sides sent the window scale option (RFC 7323 s2.2).
     pub const SCALING: u16 = 128;
+    /// Both sides sent SACK-permitted (RFC 2018 s2).
+    pub const SACK: u16 = 256;
 }
 
 /// One connection.
@@ -217,7 +219,7 @@ impl Tcb {
 
     /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3).
     pub(super) fn learn_syn(&mut self, segment: &Segment, config: &Config) {
-        let Options { mss, window_scale, sack_permitted: _, timestamps, sack: _, user_timeout: _ } =
+        let Options { mss, window_scale, sack_permitted, timestamps, sack: _, user_timeout: _ } =
             segment.options;
         self.rcv_nxt = Seq(segment.seq).plus(1);
         self.rcv_adv = self.rcv_nxt.plus(config.window.min(SYN_WINDOW_MAX));
@@ -238,6 +240,9 @@ impl Tcb {
         if let (true, Some((value, _))) = (config.timestamps, timestamps) {
             self.flags |= flag::TIMESTAMPS;
             self.ts_recent = value;
+        }
+        if config.sack && sack_permitted {
+            self.flags |= flag::SACK;
         }
     }
 
@@ -321,6 +326,11 @@ impl Tcb {
     /// True while something must still be sent before the block may go.
     pub fn owes(&self) -> bool {
         self.owed != 0 || self.dup_acks_owed != 0
+    }
+
+    /// True in the states in which text is taken.
+    pub(super) fn receives(&self) -> bool {
+        matches!(self.state, State::Established | State::FinWait1 | State::FinWait2)
     }
 
     /// True if it has a data path of its own.

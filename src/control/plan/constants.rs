@@ -19,6 +19,8 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         tcp_timestamps,
         tcp_window_scaling,
         tcp_window,
+        tcp_sack,
+        tcp_reassembly,
     } = tcp;
     let default = tcp::Config::default();
     let config = tcp::Config {
@@ -35,6 +37,8 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         timestamp_origin_ms: default.timestamp_origin_ms,
         window_scaling: tcp_window_scaling.unwrap_or(default.window_scaling),
         window: tcp_window.unwrap_or(default.window),
+        sack: tcp_sack.unwrap_or(default.sack),
+        reassembly_bytes: tcp_reassembly.unwrap_or(default.reassembly_bytes),
     };
     if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
         return Err(format!(

@@ -113,7 +113,7 @@ impl Default for Setup {
     fn default() -> Setup {
         let plain = tcp::Config::default();
         Setup {
-            tcp: tcp::Config { timestamps: false, window_scaling: false, ..plain },
+            tcp: tcp::Config { timestamps: false, window_scaling: false, sack: false, ..plain },
             keepalive: None,
             seed: 1,
             iss: None,
@@ -141,6 +141,8 @@ impl Setup {
             "mss" => tcp.mss = Mss::both(number(value)?),
             "window" => tcp.window = number(value)?,
             "timestamps" => tcp.timestamps = yes(value)?,
+            "sack" => tcp.sack = yes(value)?,
+            "reassembly" => tcp.reassembly_bytes = number(value)?,
             "window_scaling" => tcp.window_scaling = yes(value)?,
             "keepalive" => {
                 let [idle, interval, probes] = arguments(value)?;
@@ -346,6 +348,14 @@ fn wanted(text: &str) -> Outcome<Wanted> {
             ["nop" | "eol"] => {}
             ["sackOK"] => options.sack_permitted = true,
             ["mss", mss] => options.mss = Some(number(mss)?),
+            ["sack", ref blocks @ ..] => {
+                for block in blocks {
+                    let (left, right) = block.split_once(':').unwrap_or((block, ""));
+                    if !options.sack.push(number(left)?, number(right)?) {
+                        return Err(format!("there is no room for all of `{item}`"));
+                    }
+                }
+            }
             ["wscale", shift] => options.window_scale = Some(number(shift)?),
             ["uto", timeout] => options.user_timeout = Some(number(timeout)?),
             ["TS", "val", value, "ecr", echo] => {
