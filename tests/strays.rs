@@ -15,6 +15,7 @@ use shakedown::time::{Instant, Span};
 use shakedown::wire::Family;
 use shakedown::wire::ethernet::{self, ETHERTYPE_IPV4, Mac};
 use shakedown::wire::icmp::{self, Unspoken};
+use shakedown::wire::ipv4;
 use shakedown::wire::options::Options;
 use shakedown::wire::segment::{self, Body, Segment, Verify};
 use shakedown::wire::tcp::Flags;
@@ -375,16 +376,23 @@ fn an_icmp_error_reaches_the_worker_that_has_what_it_quotes() {
     });
     let syn = syn.expect("a SYN is sent");
     let quote = &syn[14..14 + 28];
-    let (src, dst, quote_len) = (CLIENT, SERVER, quote.len() as u16);
-    let about = Unspoken { src, dst, protocol: 6, quote_at: 14, quote_len };
-    let mut error = vec![0; icmp::unreachable_len(false, &about)];
+    let header = ipv4::Header {
+        src: CLIENT,
+        dst: SERVER,
+        protocol: ipv4::PROTOCOL_TCP,
+        tos: 0,
+        header_len: 20,
+        payload_len: 8,
+    };
+    let about = Unspoken::v4(&header, 14);
+    let mut error = vec![0; icmp::error_len(false, &about)];
     let back = ethernet::Header {
         dst: CLIENT_MAC,
         src: SERVER_MAC,
         vlan: None,
         ethertype: ETHERTYPE_IPV4,
     };
-    icmp::emit_unreachable(&mut error, &back, &about, quote, 1, 64);
+    icmp::emit_error(&mut error, &back, &about, quote, 1, 64);
     near[0].borrow_mut().push_back(error);
     turn(&mut clients, Instant::ZERO + Span::from_millis(1));
     assert_eq!(clients[1].engine.app.results().failed.of(End::Unreachable), 1);

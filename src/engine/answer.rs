@@ -1,96 +1,46 @@
-//! What is answered without a connection, in the very frame that asked: ARP, ICMP echo and
-//! unreachable, RST. And what is asked: ARP for next hops, and the announcement of our own
-//! addresses.
+//! What is answered without a connection, in the very frame that asked: ICMP echo and errors, RST.
 
-use super::neighbors::{Due, Link};
-use super::routes::Hop;
-use super::table::Queue;
-use super::{Config, Engine, Subnet};
+use super::Engine;
+use super::neighbors::Link;
 use crate::app::App;
 use crate::flow::Endpoints;
-use crate::frame::{Burst, Frame, Pool};
+use crate::frame::{Burst, Frame};
 use crate::tcp::{End, State};
-use crate::time::Instant;
-use crate::wire::arp::{self, Operation};
-use crate::wire::ethernet::ETHERTYPE_IPV4;
+use crate::time::{Instant, Span};
+use crate::wire::Family;
 use crate::wire::icmp::{self, Kind, Quoted, Unspoken};
 use crate::wire::options::Options;
 use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::Flags;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-/// ARP frames sent a turn: few, so that connections' segments keep their room.
-const ASKS_MAX: usize = 8;
+/// ICMP errors sent a second, at the most (RFC 4443 s2.4 f: they MUST be limited): plenty for
+/// whoever looks for a port, and no amplifier.
+const ERRORS_PER_SECOND_MAX: u32 = 1000;
 
-/// Addresses announced at start, at the most: enough for switches and caches to learn a lab, short
-/// of a storm.
-const ANNOUNCED_MAX: usize = 1024;
-
-/// Walks over our addresses once, at start.
-pub(super) struct Announcer {
-    subnets: Vec<Subnet>,
-    place: usize,
-    offset: u128,
-    left: usize,
+/// ICMP errors that may still be sent in the second that began at `since`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Complaints {
+    since: Instant,
+    left: u32,
 }
 
-impl Announcer {
-    pub(super) fn new(config: &Config) -> Announcer {
-        let mut subnets = config.subnets.clone();
-        subnets.retain(|subnet| subnet.range().count() > 0);
-        Announcer { subnets, place: 0, offset: 0, left: ANNOUNCED_MAX }
+impl Complaints {
+    pub(super) fn new(now: Instant) -> Complaints {
+        Complaints { since: now, left: ERRORS_PER_SECOND_MAX }
     }
 
-    pub(super) fn is_done(&self) -> bool {
-        self.left == 0 || self.place == self.subnets.len()
-    }
-
-    fn take(&mut self) -> Option<Hop> {
-        if self.is_done() {
-            return None;
+    fn take(&mut self, now: Instant) -> bool {
+        if now >= self.since + Span::from_secs(1) {
+            *self = Complaints::new(now);
         }
-        let subnet = &self.subnets[self.place];
-        let range = subnet.range();
-        let hop = Hop { ip: range.nth(self.offset), vlan: subnet.vlan };
-        self.left -= 1;
-        self.offset += 1;
-        if self.offset == range.count() {
-            (self.place, self.offset) = (self.place + 1, 0);
-        }
-        Some(hop)
+        let allowed = self.left > 0;
+        self.left -= u32::from(allowed);
+        allowed
     }
 }
 
 impl<A: App> Engine<A> {
-    /// An ARP packet (RFC 826's algorithm): learn if we have a use for the sender, answer if we are
-    /// asked. What is not answered may teach the next worker too; who asks is answered at once, and
-    /// teaches the other workers when they ask him.
-    pub(super) fn arp(
-        &mut self,
-        mut frame: Frame,
-        packet: &arp::Packet,
-        vlan: Option<u16>,
-        tx: &mut Burst,
-    ) -> Option<Frame> {
-        // Nobody else speaks for our own addresses.
-        if !self.is_ours(packet.sender_ip.into()) {
-            let hop = Hop { ip: packet.sender_ip.into(), vlan };
-            let waiting = self.neighbors.learn(hop, packet.sender_mac);
-            self.ready.append(&mut self.table.tcbs, waiting);
-        }
-        let target = self.routes.subnet_of(packet.target_ip.into());
-        let to_us = target.is_some_and(|subnet| subnet.vlan == vlan);
-        let asked = packet.operation == Operation::Request && to_us;
-        if !asked || packet.sender_ip == packet.target_ip {
-            let frame = self.pass_on(frame)?;
-            self.counters.rx_not_ours += u64::from(!to_us);
-            return Some(frame);
-        }
-        frame.reset(arp::frame_len(vlan.is_some()));
-        packet.reply(self.config.mac).emit(vlan, frame.bytes_mut());
-        self.answer(frame, tx)
-    }
-
     /// ICMP to an address of ours: an echo request is answered, an error goes to the connection
     /// that it quotes.
     pub(super) fn icmp(
@@ -103,7 +53,8 @@ impl<A: App> Engine<A> {
     ) -> Option<Frame> {
         match message.kind {
             Kind::EchoRequest { data_at, data_len } => {
-                let ethernet = self.ethernet(from, ETHERTYPE_IPV4);
+                let ethertype = Family::of(message.src).ethertype();
+                let ethernet = self.ethernet(from, ethertype);
                 let (ip_id, ttl) = (self.next_ip_id(), self.config.ttl);
                 let data = (data_at, data_len);
                 let len =
@@ -111,7 +62,7 @@ impl<A: App> Engine<A> {
                 frame.truncate(len);
                 self.answer(frame, tx)
             }
-            Kind::Error { kind: 3, code: 2 | 3, mtu: _, quoted: Some(quoted) } => {
+            Kind::Error { error: icmp::Error::Refused, quoted: Some(quoted) } => {
                 match self.unreachable(now, &quoted) {
                     true => Some(frame),
                     false => self.pass_on(frame),
@@ -127,8 +78,8 @@ impl<A: App> Engine<A> {
     /// in SYN-SENT, quoting the very SYN that is outstanding. False if there is no such connection.
     fn unreachable(&mut self, now: Instant, quoted: &Quoted) -> bool {
         let endpoints = Endpoints {
-            local: SocketAddr::new(quoted.src.into(), quoted.src_port),
-            remote: SocketAddr::new(quoted.dst.into(), quoted.dst_port),
+            local: SocketAddr::new(quoted.src, quoted.src_port),
+            remote: SocketAddr::new(quoted.dst, quoted.dst_port),
         };
         let Some(slot) = self.find(&endpoints) else { return false };
         let tcb = &mut self.table.tcbs[slot as usize];
@@ -139,23 +90,28 @@ impl<A: App> Engine<A> {
         true
     }
 
-    /// A datagram to us in a protocol that we do not speak.
+    /// A datagram to us that we do not understand.
     pub(super) fn unspoken(
         &mut self,
+        now: Instant,
         mut frame: Frame,
         from: Link,
         about: &Unspoken,
         tx: &mut Burst,
     ) -> Option<Frame> {
         self.counters.rx_not_ours += 1;
+        if !self.complaints.take(now) {
+            self.counters.errors_withheld += 1;
+            return Some(frame);
+        }
         let at = usize::from(about.quote_at);
-        let mut quote = [0; 68];
-        let len = usize::from(about.quote_len).min(quote.len());
-        quote[..len].copy_from_slice(&frame.bytes()[at..at + len]);
-        let ethernet = self.ethernet(from, ETHERTYPE_IPV4);
-        frame.reset(icmp::unreachable_len(from.vlan.is_some(), about));
+        let mut quote = [0; icmp::QUOTE_MAX];
+        let quote = &mut quote[..usize::from(about.quote_len)];
+        quote.copy_from_slice(&frame.bytes()[at..at + quote.len()]);
+        let ethernet = self.ethernet(from, Family::of(about.src).ethertype());
+        frame.reset(icmp::error_len(from.vlan.is_some(), about));
         let (ip_id, ttl) = (self.next_ip_id(), self.config.ttl);
-        icmp::emit_unreachable(frame.bytes_mut(), &ethernet, about, &quote[..len], ip_id, ttl);
+        icmp::emit_error(frame.bytes_mut(), &ethernet, about, quote, ip_id, ttl);
         self.answer(frame, tx)
     }
 
@@ -207,62 +163,9 @@ impl<A: App> Engine<A> {
         dropped
     }
 
-    /// Asks for next hops, tells those who waited in vain, and announces our addresses.
-    pub(super) fn resolve(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
-        for _ in 0..ASKS_MAX {
-            let (packet, vlan) = if tx.room() == 0 || pool.is_empty() {
-                return;
-            } else if let Some(due) = self.neighbors.due(now) {
-                match due {
-                    Due::Ask(hop) => {
-                        self.counters.arp_requests += 1;
-                        let (Some(IpAddr::V4(from)), IpAddr::V4(ip)) =
-                            (self.routes.address_towards(hop), hop.ip)
-                        else {
-                            continue;
-                        };
-                        (arp::Packet::request(self.config.mac, from, ip), hop.vlan)
-                    }
-                    Due::GiveUp(mut waiting) => {
-                        self.give_up(&mut waiting, now);
-                        continue;
-                    }
-                }
-            } else if let Some(hop) = self.announcer.take() {
-                let IpAddr::V4(address) = hop.ip else { continue };
-                (arp::Packet::gratuitous(self.config.mac, address), hop.vlan)
-            } else {
-                return;
-            };
-            let Some(mut frame) = pool.take() else { return };
-            frame.reset(arp::frame_len(vlan.is_some()));
-            packet.emit(vlan, frame.bytes_mut());
-            self.hand_over(frame, tx);
-        }
-    }
-
-    /// A connection waits for its next hop to answer.
-    pub(super) fn park(&mut self, slot: u32, neighbor: u16, now: Instant) {
-        let waiting = self.neighbors.waiting(neighbor, now);
-        waiting.push(&mut self.table.tcbs, slot);
-    }
-
-    fn give_up(&mut self, waiting: &mut Queue, now: Instant) {
-        while let Some(slot) = waiting.pop(&mut self.table.tcbs) {
-            let before = self.tcb(slot).state();
-            if before == State::Closed {
-                self.release(slot);
-                continue;
-            }
-            self.table.tcbs[slot as usize].abort();
-            self.table.tcbs[slot as usize].forget();
-            self.end(slot, before, End::Unreachable, now);
-        }
-    }
-
     /// Sends an answer if there is room; else it is dropped and counted: whoever asked will ask
     /// again.
-    fn answer(&mut self, frame: Frame, tx: &mut Burst) -> Option<Frame> {
+    pub(super) fn answer(&mut self, frame: Frame, tx: &mut Burst) -> Option<Frame> {
         if tx.room() == 0 {
             self.counters.answers_dropped += 1;
             return Some(frame);

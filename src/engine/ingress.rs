@@ -13,7 +13,6 @@ use crate::time::Instant;
 use crate::wire::Malformed;
 use crate::wire::segment::{self, Body, Packet, Segment};
 use crate::wire::tcp::Flags;
-use std::net::IpAddr;
 
 /// A frame between the stages: what it says, and the slot of its connection as far as known.
 pub(super) struct Staged {
@@ -83,24 +82,20 @@ impl<A: App> Engine<A> {
     ) -> Option<Frame> {
         let ethernet = &packet.ethernet;
         let from = Link { mac: ethernet.src, vlan: ethernet.vlan };
-        // An address has its tag: on another link it is somebody else's.
-        let ours = |address: IpAddr| {
-            let subnet = self.routes.subnet_of(address);
-            ethernet.dst == self.config.mac && subnet.is_some_and(|it| it.vlan == ethernet.vlan)
-        };
+        let to_us = ethernet.dst == self.config.mac;
+        let ours = |address| to_us && self.is_ours_on(address, ethernet.vlan);
         match &packet.body {
             Body::Tcp(segment) if ours(segment.dst) => {
                 self.counters.in_segs += 1;
                 self.segment(now, frame, segment, from, slot, tx)
             }
             Body::Arp(arp) => self.arp(frame, arp, from.vlan, tx),
-            Body::Icmp(message) if ours(message.dst.into()) => {
-                self.icmp(now, frame, from, message, tx)
+            Body::Icmp(message) if ours(message.dst) => self.icmp(now, frame, from, message, tx),
+            Body::Ndp(packet) if to_us || packet.dst.is_multicast() => {
+                self.ndp(frame, packet, from, tx)
             }
-            Body::Unspoken(about) if ours(about.dst.into()) => {
-                self.unspoken(frame, from, about, tx)
-            }
-            Body::Tcp(_) | Body::Icmp(_) | Body::Unspoken(_) | Body::Other => {
+            Body::Unspoken(about) if ours(about.dst) => self.unspoken(now, frame, from, about, tx),
+            Body::Tcp(_) | Body::Icmp(_) | Body::Ndp(_) | Body::Unspoken(_) | Body::Other => {
                 self.counters.rx_not_ours += 1;
                 Some(frame)
             }
@@ -332,6 +327,7 @@ fn count_malformed(counters: &mut Counters, why: Malformed) {
         Malformed::IpHeader => (&mut counters.rx_ip_header, false),
         Malformed::IpLength => (&mut counters.rx_ip_length, false),
         Malformed::IpChecksum => (&mut counters.rx_ip_checksum, false),
+        Malformed::IpExtension => (&mut counters.rx_ip_extension, false),
         Malformed::Fragment => (&mut counters.rx_fragment, false),
         Malformed::Martian => (&mut counters.rx_martian, false),
         Malformed::TcpHeader => (&mut counters.rx_tcp_header, true),
@@ -340,6 +336,7 @@ fn count_malformed(counters: &mut Counters, why: Malformed) {
         Malformed::TcpPort => (&mut counters.rx_tcp_port, true),
         Malformed::Arp => (&mut counters.rx_arp_malformed, false),
         Malformed::Icmp => (&mut counters.rx_icmp_malformed, false),
+        Malformed::Ndp => (&mut counters.rx_ndp_malformed, false),
     };
     *counter += 1;
     // RFC 4022: InSegs counts segments in error too.

@@ -7,11 +7,12 @@
 //!   tx <- headers, payload <- Tcb::output <----------------------------------------------'
 //! ```
 //!
-//! `egress` alone writes connections' segments; only answers that need no connection (`answer`)
+//! `egress` alone writes connections' segments; only answers that need no connection (`answer`, `discovery`)
 //! turn a frame round. The engine knows no device and reads no clock. Work a turn is bounded: a
 //! burst of frames, and the limits below.
 
 mod answer;
+mod discovery;
 mod egress;
 mod expire;
 mod ingress;
@@ -109,7 +110,8 @@ pub struct Engine<A: App> {
     stopping: bool,
     /// The next slot to be asked to drain.
     drain_at: u32,
-    announcer: answer::Announcer,
+    announcer: discovery::Announcer,
+    complaints: answer::Complaints,
     // Scratch of a turn, kept for its memory.
     staged: Vec<Staged>,
     due: Vec<u32>,
@@ -149,7 +151,8 @@ impl<A: App> Engine<A> {
             ip_id: seeds.next() as u16,
             stopping: false,
             drain_at: config.connections_max,
-            announcer: answer::Announcer::new(&config),
+            announcer: discovery::Announcer::new(&config.subnets),
+            complaints: answer::Complaints::new(now),
             routes,
             staged: Vec::with_capacity(BURST_FRAMES_MAX),
             due: Vec::with_capacity(EXPIRIES_MAX),
@@ -455,8 +458,13 @@ impl<A: App> Engine<A> {
         self.table.find(&self.table.hosts.key_of(endpoints)?)
     }
 
-    #[inline]
     fn is_ours(&self, address: IpAddr) -> bool {
         self.routes.subnet_of(address).is_some()
+    }
+
+    /// An address has its tag: on another link it is somebody else's.
+    #[inline]
+    fn is_ours_on(&self, address: IpAddr, vlan: Option<u16>) -> bool {
+        self.routes.subnet_of(address).is_some_and(|subnet| subnet.vlan == vlan)
     }
 }

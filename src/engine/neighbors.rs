@@ -124,12 +124,14 @@ impl Neighbors {
         &mut self.entries[number as usize].waiting
     }
 
-    /// `hop` said that it has `mac`. Ignored unless we have a use for it; answers who waited for
-    /// it.
-    pub fn learn(&mut self, hop: Hop, mac: Mac) -> Queue {
+    /// `hop` said that it has `mac`. Ignored unless we have a use for it, or if another address is
+    /// known and this one does not override it (RFC 4861 s7.2.5); answers who waited for it.
+    pub fn learn(&mut self, hop: Hop, mac: Mac, overrides: bool) -> Queue {
         let Some(number) = self.find(hop) else { return Queue::new() };
         let neighbor = &mut self.entries[number as usize];
-        neighbor.mac = Some(mac);
+        if neighbor.mac.is_none() || overrides {
+            neighbor.mac = Some(mac);
+        }
         self.asking.retain(|&asking| asking != number);
         std::mem::take(&mut self.entries[number as usize].waiting)
     }
@@ -229,7 +231,7 @@ mod tests {
         let mut neighbors = neighbors();
         let number = neighbors.number(HOP, None, seconds(0)).unwrap();
         assert_eq!(neighbors.link(number), None);
-        neighbors.learn(HOP, MAC);
+        neighbors.learn(HOP, MAC, true);
         assert_eq!(neighbors.link(number), Some(Link { mac: MAC, vlan: None }));
         assert!(neighbors.due(seconds(1)).is_none());
     }
@@ -239,9 +241,9 @@ mod tests {
         let mut neighbors = neighbors();
         let tagged = Hop { vlan: Some(7), ..HOP };
         let number = neighbors.number(tagged, None, seconds(0)).unwrap();
-        neighbors.learn(HOP, MAC);
+        neighbors.learn(HOP, MAC, true);
         assert_eq!(neighbors.link(number), None);
-        neighbors.learn(tagged, MAC);
+        neighbors.learn(tagged, MAC, true);
         assert_eq!(neighbors.link(number), Some(Link { mac: MAC, vlan: Some(7) }));
     }
 
@@ -278,9 +280,22 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_override_changes_nothing_that_is_known() {
+        let mut neighbors = neighbors();
+        let other = Mac([2, 0, 0, 0, 0, 9]);
+        let number = neighbors.number(HOP, None, seconds(0)).unwrap();
+        for (mac, overrides, known) in
+            [(MAC, false, MAC), (other, false, MAC), (other, true, other)]
+        {
+            neighbors.learn(HOP, mac, overrides);
+            assert_eq!(neighbors.link(number), Some(Link { mac: known, vlan: None }));
+        }
+    }
+
+    #[test]
     fn strangers_are_not_learnt() {
         let mut neighbors = neighbors();
-        neighbors.learn(HOP, MAC);
+        neighbors.learn(HOP, MAC, true);
         assert!(neighbors.entries.is_empty());
     }
 }

@@ -78,6 +78,7 @@ counters! {
     rx_ip_header, "rx_ip_header_total", "Frames dropped: IP version or header length.";
     rx_ip_length, "rx_ip_length_total", "Frames dropped: IP total length.";
     rx_ip_checksum, "rx_ip_checksum_total", "Frames dropped: IP header checksum.";
+    rx_ip_extension, "rx_ip_extension_total", "Frames dropped: IPv6 extension headers.";
     rx_fragment, "rx_fragment_total", "Frames dropped: IP fragments.";
     rx_martian, "rx_martian_total", "Frames dropped: an address that no host may use.";
     rx_tcp_header, "rx_tcp_header_total", "Segments dropped: TCP data offset.";
@@ -86,6 +87,7 @@ counters! {
     rx_tcp_port, "rx_tcp_port_total", "Segments dropped: TCP port 0.";
     rx_arp_malformed, "rx_arp_malformed_total", "Frames dropped: ARP.";
     rx_icmp_malformed, "rx_icmp_malformed_total", "Frames dropped: ICMP.";
+    rx_ndp_malformed, "rx_ndp_malformed_total", "Frames dropped: neighbor discovery (RFC 4861 s7.1).";
     rx_not_ours, "rx_not_ours_total", "Frames dropped: not to an address of ours, or a protocol we do not speak.";
     tx_no_frame, "tx_no_frame_total", "Frames not sent at once because the pool was empty; sent later.";
     answers_dropped, "answers_dropped_total", "Stateless answers (ARP, ICMP, RST) not sent because there was no room.";
@@ -93,4 +95,6 @@ counters! {
     strays_out, "strays_out_total", "Frames without a connection here, left to the next worker; not counted as received.";
     strays_dropped, "strays_dropped_total", "Frames dropped because the next worker's inbox was full.";
     arp_requests, "arp_requests_total", "ARP requests sent.";
+    solicitations, "neighbor_solicitations_total", "Neighbor solicitations sent.";
+    errors_withheld, "icmp_errors_withheld_total", "ICMP errors not sent because there were too many (RFC 4443 s2.4).";
 }

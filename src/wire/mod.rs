@@ -8,6 +8,7 @@ pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ndp;
 pub mod options;
 pub mod segment;
 pub mod tcp;
@@ -54,14 +55,17 @@ impl Family {
 pub enum Malformed {
     /// Shorter than its headers say.
     Truncated,
-    /// IPv4 version or header length is not what it must be.
+    /// IP version or header length is not what it must be.
     IpHeader,
-    /// IPv4 total length is below its header or past the frame.
+    /// IP length is below its header or past the frame.
     IpLength,
     IpChecksum,
+    /// An IPv6 extension header or option past its end, or one too many, or one that says to drop.
+    IpExtension,
     /// A fragment: not reassembled, dropped.
     Fragment,
-    /// A source or destination that no host may use (RFC 1122 s3.2.1.3; RFC 9293 s3.9.2.3).
+    /// A source or destination that no host may use (RFC 1122 s3.2.1.3; RFC 4291;
+    /// RFC 9293 s3.9.2.3).
     Martian,
     /// TCP data offset below five words or past the segment.
     TcpHeader,
@@ -72,6 +76,8 @@ pub enum Malformed {
     TcpPort,
     Arp,
     Icmp,
+    /// A rule of RFC 4861 s7.1 is broken.
+    Ndp,
 }
 
 /// Bytes from hexadecimal digits, for golden frames; white space is for the reader.

@@ -1,14 +1,14 @@
 //! One pass from a frame to what it says, and one pass back.
 //!
 //! [`parse`] answers a [`Packet`]: a small `Copy` summary with offsets into the frame, no borrow.
-//! [`emit`] writes the Ethernet, IPv4 and TCP headers in front of a payload that already stands in
+//! [`emit`] writes the Ethernet, IP and TCP headers in front of a payload that already stands in
 //! the buffer.
 
-use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4};
+use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use super::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
 use super::options::Options;
 use super::tcp::{self, Flags};
-use super::{Family, Malformed, arp, checksum, ethernet, icmp, ipv6};
+use super::{Family, Malformed, arp, checksum, ethernet, icmp, ipv6, ndp};
 use std::net::IpAddr;
 
 /// A TCP segment with its addresses, as it arrived or as it shall be sent.
@@ -42,9 +42,10 @@ pub enum Body {
     Tcp(Segment),
     Arp(arp::Packet),
     Icmp(icmp::Message),
-    /// To one host, in an IP protocol that we do not speak.
+    Ndp(ndp::Packet),
+    /// To one host, and not understood.
     Unspoken(icmp::Unspoken),
-    /// Well-formed, but nothing to us: another EtherType, IPv6, a group's datagram.
+    /// Well-formed, but nothing to us: another EtherType, a group's datagram.
     Other,
 }
 
@@ -60,7 +61,7 @@ pub struct Packet {
 pub enum Verify {
     /// Every one (RFC 9293 s3.1 MUST-3). The default.
     All,
-    /// IPv4 and ICMP, not TCP: for a peer that leaves TCP's to hardware that is not there, such as
+    /// IP and ICMP, not TCP: for a peer that leaves TCP's to hardware that is not there, such as
     /// the kernel on a veth. (Deviates from MUST-3; a documented switch.)
     NotTcp,
 }
@@ -89,6 +90,7 @@ pub fn parse(frame: &[u8], verify: Verify) -> Result<Packet, Malformed> {
     let (ethernet, at) = ethernet::Header::parse(frame)?;
     let body = match ethernet.ethertype {
         ETHERTYPE_IPV4 => parse_datagram(frame, at, verify)?,
+        ETHERTYPE_IPV6 => parse_datagram_v6(frame, at, verify)?,
         ETHERTYPE_ARP => Body::Arp(arp::Packet::parse(&frame[at..])?),
         _ => Body::Other,
     };
@@ -110,20 +112,80 @@ fn parse_datagram(frame: &[u8], at: usize, verify: Verify) -> Result<Body, Malfo
         };
     }
     match header.protocol {
-        PROTOCOL_TCP => parse_segment(payload, payload_at, &header, verify).map(Body::Tcp),
+        PROTOCOL_TCP => {
+            let ipv4::Header { src, dst, tos, payload_len, .. } = header;
+            let pseudo = checksum::pseudo_header(src, dst, PROTOCOL_TCP, payload_len);
+            let carrier = Carrier { src: src.into(), dst: dst.into(), tos, pseudo };
+            parse_segment(payload, payload_at, &carrier, verify).map(Body::Tcp)
+        }
         PROTOCOL_ICMP => {
             let kind = icmp::Kind::parse(payload, payload_at)?;
-            Ok(Body::Icmp(icmp::Message { src: header.src, dst: header.dst, kind }))
+            Ok(Body::Icmp(icmp::Message { src: header.src.into(), dst: header.dst.into(), kind }))
         }
-        _ => Ok(Body::Unspoken(icmp::Unspoken::new(&header, at))),
+        _ => Ok(Body::Unspoken(icmp::Unspoken::v4(&header, at))),
     }
+}
+
+fn parse_datagram_v6(frame: &[u8], at: usize, verify: Verify) -> Result<Body, Malformed> {
+    let header = ipv6::Header::parse(&frame[at..])?;
+    let payload_at = at + usize::from(header.header_len);
+    let payload = &frame[payload_at..payload_at + usize::from(header.payload_len)];
+    let ipv6::Header { src, dst, tos, payload_len, .. } = header;
+    match header.protocol {
+        // Nobody speaks TCP from no address, nor to a group (RFC 9293 s3.9.2.3 MUST-57).
+        Some(PROTOCOL_TCP) if src.is_unspecified() || dst.is_multicast() => Err(Malformed::Martian),
+        Some(PROTOCOL_TCP) if header.problem.is_none() => {
+            let pseudo = checksum::pseudo_header_v6(src, dst, PROTOCOL_TCP, payload_len);
+            let carrier = Carrier { src: src.into(), dst: dst.into(), tos, pseudo };
+            parse_segment(payload, payload_at, &carrier, verify).map(Body::Tcp)
+        }
+        Some(ipv6::PROTOCOL_ICMP) if header.problem.is_none() => {
+            parse_icmp_v6(&header, payload, payload_at)
+        }
+        // Nobody to tell, or nobody who spoke to us alone.
+        Some(_) if src.is_unspecified() => Err(Malformed::Martian),
+        Some(_) | None if header.to_one_host() => {
+            Ok(icmp::Unspoken::v6(&header, at).map_or(Body::Other, Body::Unspoken))
+        }
+        Some(_) | None => Ok(Body::Other),
+    }
+}
+
+/// The ICMPv6 message that takes all of `payload`.
+#[inline(never)] // Out of the way of TCP.
+fn parse_icmp_v6(header: &ipv6::Header, payload: &[u8], at: usize) -> Result<Body, Malformed> {
+    let ipv6::Header { src, dst, payload_len, .. } = *header;
+    let pseudo = checksum::pseudo_header_v6(src, dst, ipv6::PROTOCOL_ICMP, payload_len);
+    if payload.len() < 8 || !checksum::holds(pseudo + checksum::sum(payload)) {
+        return Err(Malformed::Icmp);
+    }
+    if let Some(packet) = ndp::Packet::parse(header, payload)? {
+        return Ok(Body::Ndp(packet));
+    }
+    if src.is_unspecified() {
+        return Err(Malformed::Martian);
+    }
+    if dst.is_multicast() {
+        return Ok(Body::Other);
+    }
+    let kind = icmp::Kind::parse_v6(payload, at);
+    Ok(Body::Icmp(icmp::Message { src: src.into(), dst: dst.into(), kind }))
+}
+
+/// What a segment gets from the datagram that carries it.
+struct Carrier {
+    src: IpAddr,
+    dst: IpAddr,
+    tos: u8,
+    /// The sum of the pseudo-header.
+    pseudo: u64,
 }
 
 #[inline]
 fn parse_segment(
     bytes: &[u8],
     at: usize,
-    ip: &ipv4::Header,
+    ip: &Carrier,
     verify: Verify,
 ) -> Result<Segment, Malformed> {
     let Some((fixed, rest)) = bytes.split_first_chunk::<{ tcp::HEADER_LEN }>() else {
@@ -139,7 +201,7 @@ fn parse_segment(
     }
     // RFC 9293 s3.1, MUST-3: "The receiver MUST check it."
     if verify == Verify::All {
-        let sum = checksum::pseudo_header(ip.src, ip.dst, PROTOCOL_TCP, ip.payload_len)
+        let sum = ip.pseudo
             + words.iter().map(|&word| u64::from(word)).sum::<u64>()
             + checksum::sum(rest);
         if !checksum::holds(sum) {
@@ -151,8 +213,8 @@ fn parse_segment(
         return Err(Malformed::TcpPort);
     }
     Ok(Segment {
-        src: ip.src.into(),
-        dst: ip.dst.into(),
+        src: ip.src,
+        dst: ip.dst,
         src_port,
         dst_port,
         seq,
@@ -231,6 +293,7 @@ mod tests {
     use super::*;
     use crate::wire::hex;
     use proptest::prelude::*;
+    use std::net::Ipv6Addr;
 
     // Two Linux kernels over a veth pair without checksum offload: the handshake, five bytes, three
     // bytes back.
@@ -393,12 +456,46 @@ mod tests {
 
     #[test]
     fn other_ether_types_are_well_formed_and_nothing_to_us() {
-        for ethertype in [[0x86, 0xdd], [0x88, 0xa8], [0x00, 0x40], [0x81, 0x00]] {
+        for ethertype in [[0x88, 0xa8], [0x00, 0x40], [0x81, 0x00]] {
             let mut frame = vec![0; 12];
             frame.extend([0x81, 0x00, 0x00, 0x05]);
             frame.extend(ethertype);
             let packet = parse(&frame, Verify::All).unwrap();
             assert_eq!((packet.ethernet.vlan, packet.body), (Some(5), Body::Other));
+        }
+    }
+
+    #[test]
+    fn over_ipv6_every_truncation_and_every_flipped_bit_is_noticed_too() {
+        let (ethernet, segment) = tcp_of(&hex(HELLO));
+        let ethernet = ethernet::Header { ethertype: ETHERTYPE_IPV6, ..ethernet };
+        let (src, dst) = ([0x20; 16].into(), [0x3f; 16].into());
+        let segment = Segment { src, dst, payload_at: 86, ..segment };
+        let frame = framed(&ethernet, &segment, b"hello");
+        assert_eq!(tcp_of(&frame), (ethernet, segment));
+        for cut in 0..frame.len() {
+            let reason = if cut < 54 { Malformed::Truncated } else { Malformed::IpLength };
+            assert_eq!(parse(&frame[..cut], Verify::All), Err(reason), "cut to {cut}");
+        }
+        // The traffic class, the flow label and the hop limit have no checksum; a next header that
+        // is another makes another datagram of it.
+        let covered =
+            (14 * 8..frame.len() * 8).filter(|bit| ![14, 15, 16, 17, 20, 21].contains(&(bit / 8)));
+        for bit in covered {
+            let mut bad = frame.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&bad, Verify::All).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_segment_over_ipv6_to_a_group_or_from_nobody_is_a_martian() {
+        let (ethernet, segment) = tcp_of(&hex(HELLO));
+        let ethernet = ethernet::Header { ethertype: ETHERTYPE_IPV6, ..ethernet };
+        let (one, group) = ([0x20; 16].into(), [0xff; 16].into());
+        for (src, dst) in [(one, group), ([0; 16].into(), one)] {
+            let frame = framed(&ethernet, &Segment { src, dst, ..segment }, b"hello");
+            assert_eq!(parse(&frame, Verify::All), Err(Malformed::Martian));
         }
     }
 
@@ -409,13 +506,17 @@ mod tests {
         emit(&mut [0; 70], &ethernet, &segment, 0, 64);
     }
 
-    fn any_host() -> impl Strategy<Value = IpAddr> {
-        (1u8..127, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| [a, b, c, d].into())
+    /// Two hosts of one family.
+    fn any_hosts() -> impl Strategy<Value = (IpAddr, IpAddr)> {
+        let four = || (1u8..127, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| [a, b, c, d].into());
+        let six =
+            || any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits >> 8 | 0x20 << 120).into());
+        prop_oneof![(four(), four()), (six(), six())]
     }
 
     prop_compose! {
         fn any_segment()(
-            src in any_host(), dst in any_host(), src_port in 1u16.., dst_port in 1u16..,
+            (src, dst) in any_hosts(), src_port in 1u16.., dst_port in 1u16..,
             seq: u32, ack: u32, flags: u8, window: u16, urgent: u16, tos: u8,
             options in any_options(),
         ) -> Segment {
@@ -434,7 +535,8 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..1461), padding in 0usize..8,
         ) {
             let (dst, src) = (Mac([2; 6]), Mac([4; 6]));
-            let ethernet = ethernet::Header { dst, src, vlan, ethertype: ETHERTYPE_IPV4 };
+            let ethertype = segment.family().ethertype();
+            let ethernet = ethernet::Header { dst, src, vlan, ethertype };
             segment.payload_at = header_len(vlan.is_some(), segment.family(), &segment.options) as u16;
             segment.payload_len = payload.len() as u16;
             let mut frame = framed(&ethernet, &segment, &payload);
