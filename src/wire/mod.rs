@@ -50,6 +50,15 @@ impl Family {
     }
 }
 
+impl std::fmt::Display for Family {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
 /// Why a received frame was not understood. Each has a counter of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {

@@ -14,15 +14,17 @@
 //! Sequence numbers are relative to the first SYN of their side. Times are seconds after the line
 //! before. Whatever the engine sends must be expected by the next line: silence is checked always.
 //! `[ect0]`, `[ce]` or `[dscp 46]` before the flags is what the IP header says; nothing is zero.
-//! Payload is a pattern that both sides verify. `parse` knows the notation, `run` the meaning,
+//! A script is the same over IPv4 and IPv6, unless it says `--ip_version`. Payload is a pattern that both sides verify. `parse` knows the notation, `run` the meaning,
 //! `notation` what a segment looks like, `witness` what the application was told.
 
+mod icmp;
 mod notation;
 mod parse;
 mod run;
 mod witness;
 
 use crate::tcp::State;
+use crate::wire::Family;
 use std::fmt;
 
 /// A script that did not go as written.
@@ -36,7 +38,8 @@ pub struct Failure {
     pub what: String,
 }
 
-/// Runs the script `text`, called `name` in failures. Answers the changes of the connection's state
+/// Runs the script `text`, called `name` in failures, over IPv4 and over IPv6, or over the one that
+/// it names (`--ip_version=ipv4`). Answers the changes of the connection's state
 /// that were seen, in order; LISTEN, which is no connection's, shows as CLOSED.
 ///
 /// # Errors
@@ -47,7 +50,14 @@ pub struct Failure {
 pub fn run(name: &str, text: &str) -> Result<Vec<(State, State)>, Failure> {
     let failure = |(line, what)| Failure { script: name.to_owned(), line, what };
     let script = parse::script(text).map_err(failure)?;
-    run::run(&script).map_err(failure)
+    let mut steps = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        if script.setup.family.is_none_or(|only| only == family) {
+            let over = |(line, what)| failure((line, format!("{what}\n  over {family}")));
+            steps = run::run(&script, family).map_err(over)?;
+        }
+    }
+    Ok(steps)
 }
 
 impl fmt::Display for Failure {

@@ -5,6 +5,7 @@ use super::notation::{ECN_NAMES, ICMP_NAMES, Pattern, Wanted};
 use crate::stats::Counters;
 use crate::tcp::{self, End, Keepalive, Mss, State};
 use crate::time::Span;
+use crate::wire::Family;
 use crate::wire::options::Options;
 use crate::wire::tcp::Flags;
 use std::str::FromStr;
@@ -19,6 +20,8 @@ pub struct Script {
 /// What the `--name=value` lines say.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
+    /// The one family that it is for.
+    pub family: Option<Family>,
     pub tcp: tcp::Config,
     pub keepalive: Option<Keepalive>,
     pub seed: u64,
@@ -112,8 +115,16 @@ impl Default for Setup {
     /// short. The peer's numbers begin where it is plain that they are not ours.
     fn default() -> Setup {
         let plain = tcp::Config::default();
+        let mss = Mss::both(plain.mss.v4);
         Setup {
-            tcp: tcp::Config { timestamps: false, window_scaling: false, sack: false, ..plain },
+            family: None,
+            tcp: tcp::Config {
+                mss,
+                timestamps: false,
+                window_scaling: false,
+                sack: false,
+                ..plain
+            },
             keepalive: None,
             seed: 1,
             iss: None,
@@ -131,6 +142,13 @@ impl Setup {
             option.split_once('=').ok_or_else(|| format!("`--{option}` has no value"))?;
         let tcp = &mut self.tcp;
         match name {
+            "ip_version" => {
+                self.family = Some(match value {
+                    "ipv4" => Family::V4,
+                    "ipv6" => Family::V6,
+                    _ => return Err(format!("`{value}` is neither ipv4 nor ipv6")),
+                });
+            }
             "msl" => tcp.msl = span(value)?,
             "rto" => tcp.rto_initial = span(value)?,
             "rto_min" => tcp.rto_min = span(value)?,

@@ -1,9 +1,9 @@
 //! What a script's lines mean: one engine, one peer that is only what the script says, one clock.
 
-use super::Outcome;
 use super::notation::{Bases, Pattern, Wanted, moved};
 use super::parse::{Act, Claim, Line, Script, Setup};
 use super::witness::{Place, Told, Witness, payload_byte};
+use super::{Outcome, icmp};
 use crate::app::Conn;
 use crate::engine::{Config, Engine, Listener, Subnet};
 use crate::flow::Endpoints;
@@ -13,19 +13,16 @@ use crate::tcp::{End, State};
 use crate::time::{Instant, Span};
 use crate::wire::Family;
 use crate::wire::arp::{self, Operation};
-use crate::wire::checksum;
-use crate::wire::ethernet::{self, ETHERTYPE_IPV4, Mac};
-use crate::wire::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
+use crate::wire::ethernet::{self, Mac};
+use crate::wire::ndp;
 use crate::wire::options::Options;
 use crate::wire::segment::{self, Body, Segment, Verify};
 use crate::wire::tcp::Flags;
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-const OUR_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const PEER_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub(super) const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// The port of the side that opens actively.
 const EPHEMERAL_PORT: u16 = 40_000;
@@ -41,12 +38,23 @@ const LATE_MAX: Span = Span::from_millis(1);
 /// Turns between two lines, at the most: hours of timers need thousands.
 const TURNS_MAX: u32 = 1_000_000;
 
-/// Runs a script; answers the state changes that it saw, in order.
+/// Our address and the peer's.
+pub(super) fn addresses(family: Family) -> (IpAddr, IpAddr) {
+    match family {
+        Family::V4 => ([192, 0, 2, 1].into(), [192, 0, 2, 2].into()),
+        Family::V6 => {
+            let host = |last| [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into();
+            (host(1), host(2))
+        }
+    }
+}
+
+/// Runs a script in one family; answers the state changes that it saw, in order.
 ///
 /// # Errors
 /// The first line that did not go as written, and what was expected and got.
-pub fn run(script: &Script) -> Result<Vec<(State, State)>, (usize, String)> {
-    let mut bench = Bench::new(&script.setup);
+pub fn run(script: &Script, family: Family) -> Result<Vec<(State, State)>, (usize, String)> {
+    let mut bench = Bench::new(&script.setup, family);
     let mut number = 0;
     for line in &script.lines {
         number = line.number;
@@ -86,18 +94,18 @@ struct Sent {
 }
 
 impl Bench {
-    fn new(setup: &Setup) -> Bench {
+    fn new(setup: &Setup, family: Family) -> Bench {
         // Without a listener it is the engine that opens.
         let (local_port, remote_port) = match setup.listen {
             Some(port) => (port, EPHEMERAL_PORT),
             None => (EPHEMERAL_PORT, SERVER_PORT),
         };
-        let local = SocketAddr::new(OUR_IP.into(), local_port);
-        let remote = SocketAddr::new(PEER_IP.into(), remote_port);
-        let endpoints = Endpoints { local, remote };
+        let (ours, theirs) = addresses(family);
+        let local = SocketAddr::new(ours, local_port);
+        let endpoints = Endpoints { local, remote: SocketAddr::new(theirs, remote_port) };
         let start = start_for(setup, endpoints);
         Bench {
-            engine: engine(setup, start),
+            engine: engine(setup, ours, start),
             pool: Pool::new(FRAMES).expect("half a megabyte of memory"),
             rx: Burst::new(),
             tx: Burst::new(),
@@ -242,12 +250,14 @@ impl Bench {
             self.peer_start = seq.wrapping_add(1);
         }
         let options = self.options_of(&pattern.options);
-        let header_len = segment::header_len(false, Family::V4, &options);
+        let Endpoints { local, remote } = self.endpoints;
+        let family = Family::of(local.ip());
+        let header_len = segment::header_len(false, family, &options);
         let segment = Segment {
-            src: PEER_IP.into(),
-            dst: OUR_IP.into(),
-            src_port: self.endpoints.remote.port(),
-            dst_port: self.endpoints.local.port(),
+            src: remote.ip(),
+            dst: local.ip(),
+            src_port: remote.port(),
+            dst_port: local.port(),
             seq: seq.wrapping_add(self.bases.theirs),
             ack: pattern.ack.map_or(0, |ack| ack.wrapping_add(self.bases.ours.unwrap_or(0))),
             flags: pattern.flags,
@@ -263,7 +273,13 @@ impl Bench {
         for (place, byte) in frame.bytes_mut()[header_len..].iter_mut().enumerate() {
             *byte = payload_byte(first.wrapping_add(place as u32));
         }
-        segment::emit(frame.bytes_mut(), &to_us(), &segment, 0, 64);
+        let ethernet = ethernet::Header {
+            dst: OUR_MAC,
+            src: PEER_MAC,
+            vlan: None,
+            ethertype: family.ethertype(),
+        };
+        segment::emit(frame.bytes_mut(), &ethernet, &segment, 0, 64);
         self.rx.push(frame);
     }
 
@@ -280,27 +296,12 @@ impl Bench {
         }
     }
 
-    /// An ICMP error that quotes the header and eight bytes of a segment of ours (RFC 792, RFC 1191
-    /// s4).
+    /// An ICMP error about a segment of ours.
     fn inject_icmp(&mut self, (kind, code): (u8, u8), seq: u32, mtu: u16) {
-        let mut message = [0; 36];
-        let (ip, tcp) = message[8..].split_at_mut(ipv4::HEADER_LEN);
-        ipv4::emit(ip, (OUR_IP, PEER_IP), PROTOCOL_TCP, 20, 0, (64, 0));
         let seq = seq.wrapping_add(self.bases.ours.unwrap_or(0));
-        tcp[..2].copy_from_slice(&self.endpoints.local.port().to_be_bytes());
-        tcp[2..4].copy_from_slice(&self.endpoints.remote.port().to_be_bytes());
-        tcp[4..].copy_from_slice(&seq.to_be_bytes());
-        (message[0], message[1]) = (kind, code);
-        message[6..8].copy_from_slice(&mtu.to_be_bytes());
-        let checksum = checksum::finish(checksum::sum(&message));
-        message[2..4].copy_from_slice(&checksum.to_be_bytes());
-
-        let at = ethernet::header_len(false);
-        let mut frame = self.frame(at + ipv4::HEADER_LEN + message.len());
-        let bytes = frame.bytes_mut();
-        to_us().emit(bytes);
-        ipv4::emit(&mut bytes[at..], (PEER_IP, OUR_IP), PROTOCOL_ICMP, message.len(), 0, (64, 0));
-        bytes[at + ipv4::HEADER_LEN..].copy_from_slice(&message);
+        let Some(error) = icmp::error(&self.endpoints, (kind, code), seq, mtu) else { return };
+        let mut frame = self.frame(error.len());
+        frame.bytes_mut().copy_from_slice(&error);
         self.rx.push(frame);
     }
 
@@ -394,7 +395,7 @@ impl Bench {
         }
     }
 
-    /// Takes down a segment; answers ARP.
+    /// Takes down a segment; answers who asks for the peer.
     fn capture(&mut self, mut frame: Frame) -> Outcome<()> {
         let packet = segment::parse(frame.bytes(), Verify::All);
         let packet = packet.map_err(|why| format!("not understood: {why:?}"))?;
@@ -408,14 +409,24 @@ impl Bench {
                 self.sent.push_back(Sent { at: self.now, segment, payload });
             }
             Body::Arp(asked) if asked.operation == Operation::Request => {
-                if self.setup.arp && asked.target_ip == PEER_IP {
+                if self.setup.arp && self.endpoints.remote.ip() == asked.target_ip {
                     frame.reset(arp::frame_len(false));
                     asked.reply(PEER_MAC).emit(None, frame.bytes_mut());
                     self.rx.push(frame);
                     return Ok(());
                 }
             }
-            Body::Arp(_) | Body::Icmp(_) | Body::Unspoken(_) | Body::Other => {
+            Body::Ndp(asked) if asked.message == ndp::Message::Solicitation => {
+                if self.setup.arp && self.endpoints.remote.ip() == asked.target {
+                    let reply = asked.reply(PEER_MAC);
+                    reply.emit(PEER_MAC, OUR_MAC, None, frame.bytes_mut());
+                    self.rx.push(frame);
+                    return Ok(());
+                }
+            }
+            // It announces its own address at start.
+            Body::Ndp(told) if self.endpoints.local.ip() == told.target => {}
+            Body::Arp(_) | Body::Ndp(_) | Body::Icmp(_) | Body::Unspoken(_) | Body::Other => {
                 return Err(format!("neither TCP nor a question: {:?}", packet.body));
             }
         }
@@ -424,17 +435,14 @@ impl Bench {
     }
 }
 
-fn to_us() -> ethernet::Header {
-    ethernet::Header { dst: OUR_MAC, src: PEER_MAC, vlan: None, ethertype: ETHERTYPE_IPV4 }
-}
-
-fn engine(setup: &Setup, start: Instant) -> Engine<Witness> {
+fn engine(setup: &Setup, address: IpAddr, start: Instant) -> Engine<Witness> {
     let keepalive = setup.keepalive;
     let config = Config {
         mac: OUR_MAC,
-        mtu: 1500,
+        // The MSS is the same in both families: what a script says is.
+        mtu: 1480 + Family::of(address).header_len() as u16,
         ttl: 64,
-        subnets: vec![Subnet::only(OUR_IP, 24)],
+        subnets: vec![Subnet::only(address, 24)],
         gateways: vec![],
         listeners: setup.listen.iter().map(|&port| Listener { port, keepalive }).collect(),
         ranges: None,
@@ -451,7 +459,7 @@ fn engine(setup: &Setup, start: Instant) -> Engine<Witness> {
 /// move by one every 4 µs (RFC 9293 s3.4.1), so a SYN at time zero tells.
 fn start_for(setup: &Setup, endpoints: Endpoints) -> Instant {
     let Some(wanted) = setup.iss else { return Instant::ZERO };
-    let mut scout = Bench::new(&Setup { iss: None, ..*setup });
+    let mut scout = Bench::new(&Setup { iss: None, ..*setup }, Family::of(endpoints.local.ip()));
     scout.endpoints = endpoints;
     let opened = scout.engine.connect(Instant::ZERO, &endpoints, Place::default());
     assert!(opened.is_ok(), "an empty table has room");
