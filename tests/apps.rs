@@ -243,7 +243,7 @@ fn endless_streams_end_at_the_stop_and_every_byte_was_right() {
         pair.client.engine.stop();
         pair.finish();
         let results = pair.client.engine.app.results();
-        let case = format!("{up_bytes} {down_bytes} {results:?}");
+        let case = format!("{up_bytes} bytes up, {down_bytes} down");
         assert_eq!((results.finished, results.transactions), (3, 3), "{case}");
         assert_eq!(results.verify_errors + results.incomplete + results.length_errors, 0, "{case}");
         assert_eq!(pair.server.engine.app.served().stream.verify_errors, 0, "{case}");

@@ -222,7 +222,9 @@ mod tests {
         }
 
         #[test]
-        fn any_range_of_the_download_agrees_with_the_whole(from in 0usize..3016, len in 0usize..3016) {
+        fn any_range_of_the_download_agrees_with_the_whole(
+            from in 0usize..3016, len in 0usize..3016,
+        ) {
             let (mut state, mut served) = Default::default();
             State::received(&mut state, &upload(ORDER, 5000), &mut served);
             let mut whole = vec![0; 3016];

@@ -126,7 +126,7 @@ pub(super) fn alternate<C: Device, S: Device>(
         }
     }
     let server = Some(server_found(server, clock));
-    Found { client: Some(client_found(client, clock)), server }
+    Found { client: Some(client_found(client, clock)), server, kernel: None }
 }
 
 /// What the server found.

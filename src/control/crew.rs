@@ -1,6 +1,7 @@
 //! The threads of a run: each on its core, all watched from here, a line a second, a signal passed
 //! on.
 
+use super::bulk::Carried;
 use super::clock::Clock;
 use super::live::Live;
 use super::pin;
@@ -26,6 +27,8 @@ pub type Job = Box<dyn FnOnce(&Clock) -> Result<Found, String> + Send>;
 pub struct Found {
     pub client: Option<(Finding, Results)>,
     pub server: Option<(Finding, Served)>,
+    /// A server on the kernel's sockets.
+    pub kernel: Option<Carried>,
 }
 
 /// A thread to be started, and the core it belongs on.

@@ -1,17 +1,18 @@
 //! One function a command: from its plan to its report.
 
 use super::bench::Bench;
+use super::bulk::Carried;
 use super::clock::Clock;
 use super::crew::{self, Found, Member, Watch};
 use super::nic::{Build, Crew, Nic, Part};
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::Side;
-use super::rival::{self, Outcome};
+use super::rival;
 use super::runner::Orders;
-use super::settings::{LinkName, Output, Rival};
+use super::settings::{LinkName, Output, PeerName, Rival, WorkloadName};
 use super::signals::Signals;
 use super::veth::{Pair, Stage};
-use super::{Failure, assemble, memory, output, pin, summary};
+use super::{Failure, assemble, bulk, memory, output, pin, summary};
 use crate::app::client::Client;
 use crate::app::results::{Results, Served};
 use crate::app::server::Server;
@@ -72,6 +73,7 @@ impl Run {
 pub(super) struct Sides {
     pub client: Option<Side>,
     pub server: Option<Side>,
+    pub kernel: Option<Carried>,
     pub signalled: bool,
 }
 
@@ -79,7 +81,9 @@ impl Sides {
     fn merge(found: Vec<Found>, rate: Option<f64>, signalled: bool) -> Sides {
         let (mut clients, mut results) = (Vec::new(), Results::default());
         let (mut servers, mut served) = (Vec::new(), Served::default());
-        for Found { client, server } in found {
+        let mut kernel_served = None;
+        for Found { client, server, kernel } in found {
+            kernel_served = kernel_served.or(kernel);
             if let Some((finding, of_one)) = client {
                 results.merge(&of_one);
                 clients.push(finding);
@@ -95,6 +99,7 @@ impl Sides {
         Sides {
             client: Side::client(&clients, rate, &results),
             server: Side::server(&servers, &served),
+            kernel: kernel_served,
             signalled,
         }
     }
@@ -115,8 +120,8 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
         app
     };
     let found = |(finding, app): (_, Server)| Found {
-        client: None,
         server: Some((finding, *app.served())),
+        ..Found::default()
     };
     let build = Build { app: &app, done: |_| false, found };
     let (stack, duration, output) = (&plan.stack, plan.duration, &plan.output);
@@ -148,7 +153,7 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     };
     let found = |(finding, app): (_, Client)| Found {
         client: Some((finding, app.results().clone())),
-        server: None,
+        ..Found::default()
     };
     let build = Build { app: &app, done: Client::done, found };
     let (duration, output) = (drive.duration, &plan.output);
@@ -223,7 +228,8 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
     let threads = match (plan.threads, plan.link) {
         (Some(threads), _) => threads as usize,
         (None, LinkName::Memory) => 1,
-        (None, LinkName::Veth) => cores.len(),
+        // A core without a connection has nothing to do.
+        (None, LinkName::Veth) => cores.len().min(plan.drive.connections as usize),
     };
     if cores.is_empty() || cores.len() < threads {
         return Err(Failure::Environment(format!(
@@ -234,6 +240,7 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
     let run = Run::start()?;
     match plan.link {
         LinkName::Memory => bench_memory(plan, &run, &cores[..threads]),
+        LinkName::Veth if plan.peer == PeerName::Kernel => bench_veth(plan, &run, &cores),
         LinkName::Veth => bench_veth(plan, &run, &cores[..threads]),
     }
 }
@@ -248,34 +255,80 @@ fn bench_memory(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failur
         [] => Vec::new(),
     };
     let sides = run.crew(members, &bench.board, &plan.output, plan.drive.rate)?;
-    finish_bench(plan, &sides, None)
+    finish_bench(plan, &sides, Comparison::default())
 }
 
 fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure> {
-    let bench = run.bench(plan, cores.len());
-    let pair = Pair::make(cores.len(), bench.mtu())?;
+    let queues = if plan.peer == PeerName::Kernel { 1 } else { cores.len() };
+    let bench = run.bench(plan, queues);
+    let pair = Pair::make(queues, bench.mtu())?;
+    if plan.peer == PeerName::Kernel {
+        bulk::prepare(&pair, plan)?;
+    }
     let stage = Stage::set(&pair, plan)?;
     let members = stage.members(&pair, &bench, cores)?;
-    say(&plan.output, &format!("client and server over AF_XDP on a veth pair, cores {cores:?}"));
+    say(
+        &plan.output,
+        &match plan.peer {
+            PeerName::Ours => {
+                format!("client and server over AF_XDP on a veth pair, cores {cores:?}")
+            }
+            PeerName::Kernel => {
+                format!("client over AF_XDP, server on kernel sockets, cores {cores:?}")
+            }
+        },
+    );
     let sides = run.crew(members, &bench.board, &plan.output, plan.drive.rate)?;
     drop(stage);
-    let outcome = match plan.compare {
-        Some(Rival::Kernel) if !sides.signalled => {
-            say(&plan.output, "the kernel's own sockets on the same veth");
-            let duration = plan.drive.duration.unwrap_or(RIVAL_DURATION);
-            let outcome = rival::measure(&pair, plan, cores, duration, &run.clock, &run.signals);
-            Some(outcome.map_err(|error| Failure::Run(error.to_string()))?)
-        }
-        Some(Rival::Kernel) | None => None,
-    };
-    finish_bench(plan, &sides, outcome.as_ref())
+    let mut comparison = Comparison::default();
+    if let (Some(Rival::Kernel), false) = (plan.compare, sides.signalled) {
+        say(&plan.output, "the kernel's own sockets on the same veth");
+        comparison = compare(plan, run, &pair, &sides, cores)?;
+    }
+    finish_bench(plan, &sides, comparison)
+}
+
+/// How a rival did.
+#[derive(Default)]
+struct Comparison {
+    json: Value,
+    notes: Vec<String>,
+}
+
+fn compare(
+    plan: &BenchPlan,
+    run: &Run,
+    pair: &Pair,
+    sides: &Sides,
+    cores: &[u32],
+) -> Result<Comparison, Failure> {
+    let client = sides.client.as_ref().ok_or_else(no_side)?;
+    let duration = plan.drive.duration.unwrap_or(RIVAL_DURATION);
+    if plan.drive.workload != WorkloadName::Stream {
+        let outcome = rival::measure(pair, plan, cores, duration, &run.clock, &run.signals);
+        let outcome = outcome.map_err(|error| Failure::Run(error.to_string()))?;
+        let ours = client.handshakes_per_second();
+        let notes = vec![summary::comparison(ours, outcome.per_second())];
+        return Ok(Comparison { json: outcome.json(ours), notes });
+    }
+    let outcomes = bulk::measure(pair, plan, cores, &run.clock, &run.signals)?;
+    Ok(Comparison {
+        json: outcomes.iter().map(|outcome| outcome.json(client)).collect(),
+        notes: outcomes.iter().map(|outcome| outcome.note(client)).collect(),
+    })
 }
 
 /// Reports a bench and judges it.
-fn finish_bench(plan: &BenchPlan, sides: &Sides, rival: Option<&Outcome>) -> Result<(), Failure> {
+fn finish_bench(plan: &BenchPlan, sides: &Sides, comparison: Comparison) -> Result<(), Failure> {
     let client = sides.client.as_ref().ok_or_else(no_side)?;
-    let server = sides.server.as_ref().ok_or_else(no_side)?;
-    let verdict = summary::reconcile(client, server, plan.stack.impair.is_some());
+    let impaired = plan.stack.impair.is_some();
+    let mut shown = vec![("client", client)];
+    shown.extend(sides.server.as_ref().map(|server| ("server", server)));
+    let verdict = match (&sides.server, &sides.kernel) {
+        (Some(server), _) => summary::reconcile(client, server, impaired),
+        (None, Some(kernel)) => kernel.reconcile(client),
+        (None, None) => return Err(no_side()),
+    };
     let mut sections = Map::new();
     sections.insert(
         "settings".into(),
@@ -284,25 +337,28 @@ fn finish_bench(plan: &BenchPlan, sides: &Sides, rival: Option<&Outcome>) -> Res
             "time_wait_seconds": plan.stack.tcp.msl.times(2).as_secs_f64(),
         }),
     );
-    sections.insert("client".into(), client.json());
-    sections.insert("server".into(), server.json());
     let mut notes = vec![summary::time_wait(plan.stack.tcp.msl)];
-    let syscalls = [client, server].map(|side| side.device_counter("syscalls_total"));
-    if let [Some(client_made), Some(server_made)] = syscalls {
-        let each = (client_made + server_made) as f64 / client.opened().max(1) as f64;
+    let (mut syscalls, mut all_counted) = (0, true);
+    for (name, side) in &shown {
+        sections.insert((*name).into(), side.json());
+        match side.device_counter("syscalls_total") {
+            Some(made) => syscalls += made,
+            None => all_counted = false,
+        }
+    }
+    if let Some(kernel) = &sides.kernel {
+        sections.insert("kernel".into(), kernel.json());
+    }
+    if all_counted {
+        let each = syscalls as f64 / client.opened().max(1) as f64;
         sections.insert("syscalls_per_connection".into(), json!(each));
-        notes.push(format!("{each:.3} syscalls a connection, both ends together"));
+        notes.push(format!("{each:.3} syscalls a connection, all our ends together"));
     }
-    if let Some(rival) = rival {
-        let ours = client.handshakes_per_second();
-        sections.insert("comparison".into(), rival.json(ours));
-        notes.push(summary::comparison(ours, rival.per_second()));
+    if !comparison.json.is_null() {
+        sections.insert("comparison".into(), comparison.json);
     }
-    let text = output::Text {
-        verdict: &verdict,
-        sides: &[("client", client), ("server", server)],
-        notes: &notes,
-    };
+    notes.extend(comparison.notes);
+    let text = output::Text { verdict: &verdict, sides: &shown, notes: &notes };
     output::write("bench", &plan.output, &text, sections)?;
     output::end(verdict, sides.signalled)
 }

@@ -50,7 +50,7 @@ pub(super) fn two_threads(bench: &Bench, cores: [u32; 2]) -> Result<Vec<Member>,
     let serve = move |clock: &Clock| {
         let _serving = serving;
         while server.turn(clock.now()) {}
-        Ok(Found { client: None, server: Some(server_found(server, clock)) })
+        Ok(Found { server: Some(server_found(server, clock)), ..Found::default() })
     };
     let drive = move |clock: &Clock| {
         while client.turn(clock.now()) {}
@@ -59,7 +59,7 @@ pub(super) fn two_threads(bench: &Bench, cores: [u32; 2]) -> Result<Vec<Member>,
         while served.strong_count() > 0 {
             client.turn(clock.now());
         }
-        Ok(Found { client: Some(client_found(client, clock)), server: None })
+        Ok(Found { client: Some(client_found(client, clock)), ..Found::default() })
     };
     Ok(vec![
         Member { core: cores[0], job: Box::new(drive) },

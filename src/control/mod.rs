@@ -5,10 +5,12 @@
 pub mod address;
 mod assemble;
 mod bench;
+mod bulk;
 pub mod clock;
 pub mod config;
 mod crew;
 pub mod doctor;
+mod kernel;
 pub mod launch;
 mod live;
 mod memory;

@@ -8,8 +8,8 @@ pub mod links;
 
 use super::address;
 use super::settings::{
-    Aim, CloseName, DirectionName, Impair, LinkName, Load, Mode, Network, Output, Rig, Rival, Run,
-    Serve, Tcp, WorkloadName,
+    Aim, CloseName, DirectionName, Impair, LinkName, Load, Mode, Network, Output, PeerName, Rig,
+    Rival, Run, Serve, Tcp, WorkloadName,
 };
 use super::value::{AppName, Indices, Ports};
 use crate::engine::{Listener, Subnet};
@@ -119,6 +119,7 @@ pub struct ClientPlan {
 pub struct BenchPlan {
     pub link: LinkName,
     pub threads: Option<u32>,
+    pub peer: PeerName,
     pub compare: Option<Rival>,
     pub stack: Stack,
     pub drive: Drive,
@@ -179,14 +180,20 @@ impl BenchPlan {
         impair: Impair,
         output: Output,
     ) -> Result<BenchPlan, String> {
-        let Rig { link, threads, compare, family } = rig;
-        let link = link.unwrap_or_default();
+        let Rig { link, threads, peer, compare, family } = rig;
+        let (link, peer) = (link.unwrap_or_default(), peer.unwrap_or_default());
         match (link, threads, compare) {
             (LinkName::Memory, Some(3..), _) => {
                 return Err("--link memory has two ends: --threads 1 or 2".to_string());
             }
             (LinkName::Memory, _, Some(_)) => {
                 return Err("--compare needs --link veth: the kernel has no other".to_string());
+            }
+            (LinkName::Memory, ..) if peer == PeerName::Kernel => {
+                return Err("--peer kernel needs --link veth: the kernel has no other".to_string());
+            }
+            (LinkName::Veth, Some(2..), _) if peer == PeerName::Kernel => {
+                return Err("--peer kernel takes one thread of ours: --threads 1".to_string());
             }
             _ => {}
         }
@@ -226,7 +233,7 @@ impl BenchPlan {
         drive.response_size = Some(response_size);
         let listener = Listener { port, keepalive };
         let service = Service { listener, app, response_size };
-        Ok(BenchPlan { link, threads, compare, stack, drive, service, output })
+        Ok(BenchPlan { link, threads, peer, compare, stack, drive, service, output })
     }
 
     /// The server's address in a bench, alone on the client's subnet.

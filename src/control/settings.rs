@@ -307,6 +307,9 @@ pub struct Rig {
     /// 1; veth: every core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: Option<u32>,
+    /// Who serves: our stack, or on a veth the kernel's own sockets [default: ours]
+    #[arg(long)]
+    pub peer: Option<PeerName>,
     /// On a veth, measure something else on the same veth in the same run, and print the ratio
     #[arg(long)]
     pub compare: Option<Rival>,
@@ -333,6 +336,16 @@ pub enum LinkName {
     Memory,
     /// A veth pair between two namespaces, AF_XDP on both ends.
     Veth,
+}
+
+/// Who serves in a bench.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PeerName {
+    /// Our stack.
+    #[default]
+    Ours,
+    /// The kernel's sockets, at the other end of the veth.
+    Kernel,
 }
 
 /// What a bench compares itself with.

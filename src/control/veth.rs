@@ -11,11 +11,13 @@
 
 use super::Failure;
 use super::assemble::Share;
-use super::bench::{Bench, Port, alternate};
+use super::bench::{Bench, Port, alternate, client_found};
+use super::bulk;
 use super::clock::Clock;
-use super::crew::Member;
+use super::crew::{Found, Member};
 use super::plan::BenchPlan;
 use super::runner::Orders;
+use super::settings::PeerName;
 use crate::device::steering::{Reach, Steering};
 use crate::device::xdp::{self, Deferral, Mode, Program, Xdp};
 use crate::engine::Subnet;
@@ -24,7 +26,7 @@ use crate::sys::netns::Namespace;
 use crate::wire::ethernet::Mac;
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -43,7 +45,7 @@ pub(super) fn kernel_server(like: IpAddr) -> IpAddr {
     }
 }
 
-const INTERFACES: [&str; 2] = ["sda", "sdb"];
+pub(super) const INTERFACES: [&str; 2] = ["sda", "sdb"];
 
 /// Two namespaces and the veth pair between them. Gone when this and all sockets in them are
 /// dropped.
@@ -118,6 +120,18 @@ impl Pair {
         })
     }
 
+    /// Gives the kernel an address of the bench at one end.
+    ///
+    /// # Errors
+    /// `ip` can't be run, or refuses.
+    pub fn address(&self, end: usize, subnet: &Subnet) -> Result<(), Failure> {
+        let (interface, address, prefix_len) = (INTERFACES[end], subnet.first, subnet.prefix_len);
+        // Nobody else is on the wire to have the address.
+        let at_once = if address.is_ipv6() { " nodad" } else { "" };
+        let command = format!("addr replace {address}/{prefix_len} dev {interface}{at_once}");
+        self.inside(end, || Ok(run("ip", &command))).map_err(environment)?
+    }
+
     /// The namespaces themselves, for threads that stay in them.
     pub fn namespaces(&self) -> &[Namespace; 2] {
         &self.namespaces
@@ -127,12 +141,16 @@ impl Pair {
 /// One end of the pair with our program on it.
 struct End {
     program: Arc<Program>,
-    _deferral: Deferral,
+    /// Where both ends poll. A kernel does not.
+    deferral: Option<Deferral>,
 }
 
-/// Both ends of the pair, held for the length of the run, and the threads that own their queues.
+/// The ends of the pair that are ours, held for the length of the run, and the threads that own
+/// their queues.
 pub(super) struct Stage {
-    ends: [End; 2],
+    client: End,
+    /// `None` where the kernel serves.
+    server: Option<End>,
 }
 
 impl Stage {
@@ -152,11 +170,19 @@ impl Stage {
             let interface = INTERFACES[end];
             pair.inside(end, || {
                 let program = Program::attach(interface, &steering, Mode::Auto)?;
-                Ok(End { program, _deferral: Deferral::start(interface)? })
+                let deferral = match plan.peer {
+                    PeerName::Ours => Some(Deferral::start(interface)?),
+                    PeerName::Kernel => None,
+                };
+                Ok(End { program, deferral })
             })
             .map_err(environment)
         };
-        Ok(Stage { ends: [set(0, client)?, set(1, server)?] })
+        let server = match plan.peer {
+            PeerName::Ours => Some(set(1, server)?),
+            PeerName::Kernel => None,
+        };
+        Ok(Stage { client: set(0, client)?, server })
     }
 
     /// A thread for each core, with both ends of a queue.
@@ -169,13 +195,14 @@ impl Stage {
         bench: &Bench,
         cores: &[u32],
     ) -> Result<Vec<Member>, Failure> {
+        let Some(end) = &self.server else { return self.beside_kernel(pair, bench, cores) };
         let mut members = Vec::new();
         for (index, &core) in cores.iter().enumerate() {
             let share = Share { index: index as u16, count: cores.len() as u16 };
             let server_orders = Arc::new(Orders::default());
-            let server = self.port(pair, 1, index as u32, bench.mtu())?;
+            let server = port(end, pair, 1, index as u32, bench.mtu())?;
             let server = bench.server(server, share, &server_orders).map_err(Failure::Run)?;
-            let client = self.port(pair, 0, index as u32, bench.mtu())?;
+            let client = port(&self.client, pair, 0, index as u32, bench.mtu())?;
             let client = bench.client(client, share).map_err(Failure::Run)?;
             let job = move |clock: &Clock| Ok(alternate(client, server, &server_orders, clock));
             members.push(Member { core, job: Box::new(job) });
@@ -183,17 +210,56 @@ impl Stage {
         Ok(members)
     }
 
-    /// One queue of one end.
-    fn port(&self, pair: &Pair, end: usize, queue: u32, mtu: u16) -> Result<Port<Xdp>, Failure> {
-        let options = xdp::Options { busy_poll: true, ..xdp::Options::default() };
-        let program = &self.ends[end].program;
-        let open = || {
-            let mut pool = Pool::for_mtu(xdp::frames_for(1, options.ring_frames), mtu)?;
-            let device = Xdp::open(program, &[queue], &options, &mut pool)?;
-            Ok(Port { device, pool, mac: Mac(program.interface().mac) })
+    /// Our client on the first of `cores`, a server on the kernel's sockets on the last.
+    fn beside_kernel(
+        &self,
+        pair: &Pair,
+        bench: &Bench,
+        cores: &[u32],
+    ) -> Result<Vec<Member>, Failure> {
+        let (Some(&ours), Some(&its)) = (cores.first(), cores.last()) else {
+            return Ok(Vec::new());
         };
-        pair.inside(end, open).map_err(environment)
+        let plan = Arc::clone(&bench.plan);
+        let local = SocketAddr::new(plan.server_subnet().first, plan.service.listener.port);
+        let listener = pair.inside(1, || TcpListener::bind(local)).map_err(environment)?;
+        let mut client = bench
+            .client(port(&self.client, pair, 0, 0, bench.mtu())?, Share::WHOLE)
+            .map_err(Failure::Run)?;
+        // Each is gone when its thread has no more to do for the other, in whatever way it ended.
+        let (driving, serving) = (Arc::new(()), Arc::new(()));
+        let (driven, served) = (Arc::downgrade(&driving), Arc::downgrade(&serving));
+        let drive = move |clock: &Clock| {
+            while client.turn(clock.now()) {}
+            drop(driving);
+            while served.strong_count() > 0 {
+                client.turn(clock.now());
+            }
+            Ok(Found { client: Some(client_found(client, clock)), ..Found::default() })
+        };
+        let serve = move |clock: &Clock| {
+            let _serving = serving;
+            let carried = bulk::serve(&plan, listener, clock, || driven.strong_count() == 0);
+            let carried = carried.map_err(|error| error.to_string())?;
+            Ok(Found { kernel: Some(carried), ..Found::default() })
+        };
+        Ok(vec![
+            Member { core: ours, job: Box::new(drive) },
+            Member { core: its, job: Box::new(serve) },
+        ])
     }
+}
+
+/// One queue of one end.
+fn port(end: &End, pair: &Pair, number: usize, queue: u32, mtu: u16) -> Result<Port<Xdp>, Failure> {
+    let busy_poll = end.deferral.is_some();
+    let options = xdp::Options { busy_poll, ..xdp::Options::default() };
+    let open = || {
+        let mut pool = Pool::for_mtu(xdp::frames_for(1, options.ring_frames), mtu)?;
+        let device = Xdp::open(&end.program, &[queue], &options, &mut pool)?;
+        Ok(Port { device, pool, mac: Mac(end.program.interface().mac) })
+    };
+    pair.inside(number, open).map_err(environment)
 }
 
 /// Runs a command whose arguments hold no spaces.

@@ -23,8 +23,9 @@ pub struct Epoll(OwnedFd);
 pub enum Interest {
     /// There is something to read or to accept, or the peer has closed.
     Readable,
-    /// A connect is done, well or not.
+    /// A connect is done, well or not; or there is room to write again.
     Writable,
+    Both,
 }
 
 impl Epoll {
@@ -65,6 +66,7 @@ impl Epoll {
         let events = match interest {
             Interest::Readable => libc::EPOLLIN,
             Interest::Writable => libc::EPOLLOUT,
+            Interest::Both => libc::EPOLLIN | libc::EPOLLOUT,
         };
         let mut event = libc::epoll_event { events: events as u32, u64: token };
         let (set, fd) = (self.0.as_raw_fd(), socket.as_fd().as_raw_fd());

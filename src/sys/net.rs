@@ -12,6 +12,9 @@ const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_STSO: u32 = 0x1f;
+const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
 /// An interface as it was when asked.
@@ -176,6 +179,29 @@ fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
             Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
         }
         _ => None,
+    }
+}
+
+/// What the kernel leaves to the interface when it sends TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    /// To fill in checksums.
+    pub checksums: bool,
+    /// To cut what is larger than a frame into segments.
+    pub segmentation: bool,
+}
+
+impl Offloads {
+    /// Sets them on the interface `name`.
+    ///
+    /// # Errors
+    /// No such interface, not permitted, or the driver can't.
+    pub fn set(self, name: &str) -> io::Result<()> {
+        let asker = Asker::new(name)?;
+        let set = |command, on| asker.ethtool([command, u32::from(on)]).map(drop);
+        set(ETHTOOL_STXCSUM, self.checksums)?;
+        set(ETHTOOL_STSO, self.segmentation)?;
+        set(ETHTOOL_SGSO, self.segmentation)
     }
 }
 
