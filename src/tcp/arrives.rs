@@ -172,8 +172,8 @@ impl Tcb {
                 self.snd_nxt = self.snd_una;
                 true
             }
-            // RFC 9293 s3.10.7.4 and s3.6.1, MAY-2; RFC 6191 s2: a SYN beyond the old numbers, or
-            // with a later timestamp, may open a new connection.
+            // RFC 9293 s3.10.7.4 and s3.6.1, MAY-2; RFC 6191 s2, SHLD-4: a SYN beyond the old
+            // numbers, or with a later timestamp, may open a new connection.
             State::TimeWait => {
                 let later = match (self.has(flag::TIMESTAMPS), segment.options.timestamps) {
                     (true, Some((value, _))) if value != self.ts_recent => {
@@ -226,6 +226,8 @@ impl Tcb {
         }
     }
 
+    /// "Second, check the RST bit". What else the segment carries does not matter (RFC 9293 s3.5.3,
+    /// SHLD-2).
     fn reset_arrives(&mut self, segment: &Segment, arrival: &mut Arrival) {
         // RFC 9293 s3.10.7.4 (from RFC 5961 s3.2): in the window but not exactly next: challenge
         // ACK.
@@ -250,9 +252,11 @@ impl Tcb {
         arrival.ended = end;
     }
 
+    /// "Fourth, check the SYN bit".
     fn syn_arrives(&mut self, arrival: &mut Arrival) {
         // "SYN-RECEIVED STATE: If the connection was initiated with a passive OPEN, then return
-        // this connection to the LISTEN state and return." The peer will send its SYN again.
+        // this connection to the LISTEN state and return." (MUST-11) The peer will send its SYN
+        // again.
         if self.state() == State::SynReceived && self.has(flag::PASSIVE) {
             self.abandon();
             arrival.ended = Some(End::Refused);

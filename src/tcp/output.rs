@@ -117,7 +117,7 @@ impl Tcb {
     }
 
     /// A SYN offers what the configuration has; a SYN-ACK only what the SYN offered too (RFC 7323
-    /// s2.2, s3.2).
+    /// s2.2, s3.2). The MSS both offer always (RFC 9293 s3.7.1, MUST-14, SHLD-5, MAY-3).
     fn syn_options(&self, config: &Config, now: Instant, answer: bool) -> Options {
         let stamped = if answer { self.has(flag::TIMESTAMPS) } else { config.timestamps };
         let scaling = if answer { self.has(flag::SCALING) } else { config.window_scaling };
@@ -313,7 +313,8 @@ impl Tcb {
     }
 
     /// Where the right edge goes, from RCV.NXT. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a
-    /// full segment or half the buffer at least.
+    /// full segment or half the buffer at least, and stays where it is for as long as there is no
+    /// room (MAY-8).
     fn edge(&self, config: &Config, room: u32) -> u32 {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let shift = self.rcv_shift(config);

@@ -32,7 +32,8 @@ pub enum Expiry {
 
 impl Tcb {
     /// The present timeout: SRTT + max(G, 4 RTTVAR), doubled a retry, within the bounds (RFC 6298
-    /// s2.2-2.5, s5.5).
+    /// s2.2-2.5, s5.5). So do the waits between the probes of a zero window grow (RFC 9293
+    /// s3.8.6.1, SHLD-30).
     pub(super) fn rto(&self, config: &Config) -> Span {
         let base = if self.srtt_us == 0 {
             // Not before data transmission begins.
@@ -115,7 +116,7 @@ impl Tcb {
 
     fn resend_syn(&mut self, config: &Config, now: Instant) -> Expiry {
         if self.retries >= config.syn_retries {
-            // RFC 9293 s3.8.3: R2 for a SYN is passed: close the connection.
+            // RFC 9293 s3.8.3, MUST-22: R2 for a SYN is passed: close the connection.
             self.abandon();
             return Expiry::Ended(End::SynTimeout);
         }
@@ -169,6 +170,7 @@ impl Tcb {
         }
     }
 
+    /// Keep-alive (RFC 9293 s3.8.4, MAY-5): nothing was heard for the interval.
     fn probe(&mut self, keepalive: Keepalive) -> Expiry {
         // MUST-29: one unanswered probe is no proof of a dead connection; all of them are taken as
         // one.

@@ -179,7 +179,8 @@ impl Tcb {
         tcb
     }
 
-    /// A SYN arrived in LISTEN (RFC 9293 s3.10.7.2): SYN-RECEIVED, a SYN-ACK owed.
+    /// A SYN arrived in LISTEN (RFC 9293 s3.10.7.2): SYN-RECEIVED, a SYN-ACK owed. That it was
+    /// LISTEN is remembered (MUST-11).
     pub fn open_passive(
         key: FlowKey,
         segment: &Segment,
@@ -217,7 +218,8 @@ impl Tcb {
         self.dup_acks_owed = 0;
     }
 
-    /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3).
+    /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3), the MSS among
+    /// them (MUST-14) or its default (MUST-15).
     pub(super) fn learn_syn(&mut self, segment: &Segment, config: &Config) {
         let Options { mss, window_scale, sack_permitted, timestamps, sack: _, user_timeout: _ } =
             segment.options;
@@ -407,7 +409,7 @@ impl Tcb {
         self.flags & flag != 0
     }
 
-    /// The largest window the peer ever offered, in bytes.
+    /// The largest window the peer ever offered, in bytes: 32 bits, as all windows (REC-1).
     pub(super) fn snd_wnd_max(&self) -> u32 {
         u32::from(self.window_max) << self.snd_shift
     }

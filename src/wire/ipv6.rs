@@ -116,7 +116,8 @@ impl Header {
 }
 
 impl Walk {
-    /// Goes on to what is no extension header, or to the first one that has a problem.
+    /// Goes on to what is no extension header, or to the first one that has a problem: those that
+    /// are well are passed over (RFC 9293 s3.9.2, MUST-50).
     #[inline(never)] // Out of the way of TCP.
     fn over(&mut self, datagram: &[u8], dst: Ipv6Addr) -> Result<(), Malformed> {
         for _ in 0..EXTENSIONS_MAX {
@@ -234,7 +235,8 @@ pub fn emit(
 }
 
 /// RFC 4291 s2.5.3, s2.5.5.2, s2.7: a source is no group, no loopback, and no IPv4 host's. It may be
-/// unspecified where an address is being checked (s2.5.2).
+/// unspecified where an address is being checked (s2.5.2). So no SYN comes from anything else (RFC
+/// 9293 s3.9.2.3, MUST-63).
 #[inline]
 fn may_send(src: Ipv6Addr) -> bool {
     !src.is_multicast() && !src.is_loopback() && !is_mapped(src)
