@@ -72,6 +72,16 @@ pub trait App {
         usual
     }
 
+    /// An ICMP error came about text in flight: a route may be down for a moment (RFC 9293
+    /// s3.9.2.2, MUST-47). Whoever does not listen has silenced it (SHLD-20).
+    fn soft_error(&mut self, _conn: &mut Conn<'_, Self::State>, _error: SoftError) {}
+
+    /// The differentiated services code point of what is sent on this connection from here on, if
+    /// not the configured one (RFC 9293 s3.9.1.9, SHLD-21).
+    fn dscp(&self, _state: &Self::State) -> Option<u8> {
+        None
+    }
+
     /// A client says here when it wants a connection opened now; asked again after each until
     /// `None`, within a bound a turn. A server never does.
     fn launch(&mut self, _now: Instant) -> Option<Launch<Self::State>> {
@@ -96,6 +106,18 @@ pub trait App {
     fn drain(&mut self, conn: &mut Conn<'_, Self::State>) {
         conn.close();
     }
+}
+
+/// What an ICMP error says that does not end a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SoftError {
+    /// The network or the host can't be reached, or nobody may.
+    Unreachable,
+    TimeExceeded,
+    ParameterProblem,
+    /// Nobody speaks the protocol or listens at the port: hard while a connection opens, doubtful
+    /// once it is open.
+    Refused,
 }
 
 /// A connection to be opened: by whom the four-tuple is chosen, the engine knows.

@@ -125,12 +125,33 @@ pub struct Tcp {
     /// Receive window in bytes [default: 65535]
     #[arg(long, value_name = "BYTES", value_parser = value::number32)]
     pub tcp_window: Option<u32>,
+    /// How long an ACK may wait for a second segment, or text to ride on; 0s: not at all, at most
+    /// 200ms [default: 40ms]
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    pub tcp_delayed_ack: Option<Span>,
+    /// Explicit congestion notification (RFC 3168) [default: accept]
+    #[arg(long)]
+    pub tcp_ecn: Option<EcnName>,
+    /// Differentiated services code point of what is sent [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=63))]
+    pub tcp_dscp: Option<u8>,
     /// Offer selective acknowledgments (RFC 2018) [default: true]
     #[arg(long, value_name = "BOOL")]
     pub tcp_sack: Option<bool>,
     /// Memory of a core for what arrives out of order [default: 32m]
     #[arg(long, value_name = "BYTES", value_parser = value::number32)]
     pub tcp_reassembly: Option<u32>,
+}
+
+/// Explicit congestion notification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EcnName {
+    Off,
+    /// If the peer asks for it.
+    #[default]
+    Accept,
+    /// Ask for it.
+    Request,
 }
 
 /// A worse network than there is; `[impair]` in the file. Applies to what we send.

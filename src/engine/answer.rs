@@ -2,10 +2,10 @@
 
 use super::Engine;
 use super::neighbors::Link;
-use crate::app::App;
+use crate::app::{App, SoftError};
 use crate::flow::Endpoints;
 use crate::frame::{Burst, Frame};
-use crate::tcp::{End, State};
+use crate::tcp::{End, Seq, State};
 use crate::time::{Instant, Span};
 use crate::wire::Family;
 use crate::wire::icmp::{self, Kind, Quoted, Unspoken};
@@ -62,31 +62,49 @@ impl<A: App> Engine<A> {
                 frame.truncate(len);
                 self.answer(frame, tx)
             }
-            Kind::Error { error: icmp::Error::Refused, quoted: Some(quoted) } => {
-                match self.unreachable(now, &quoted) {
+            Kind::Error { error, quoted: Some(quoted) } => {
+                // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56); source quench is dropped
+                // (MUST-55).
+                let soft = match error {
+                    icmp::Error::Refused => SoftError::Refused,
+                    icmp::Error::Unreachable => SoftError::Unreachable,
+                    icmp::Error::TimeExceeded => SoftError::TimeExceeded,
+                    icmp::Error::ParameterProblem => SoftError::ParameterProblem,
+                    icmp::Error::TooBig { .. }
+                    | icmp::Error::SourceQuench
+                    | icmp::Error::Redirect => return Some(frame),
+                };
+                match self.error_about(now, &quoted, soft) {
                     true => Some(frame),
                     false => self.pass_on(frame),
                 }
             }
-            // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56); source quench is dropped
-            // (MUST-55).
-            Kind::Error { .. } | Kind::EchoReply | Kind::Other => Some(frame),
+            Kind::Error { quoted: None, .. } | Kind::EchoReply | Kind::Other => Some(frame),
         }
     }
 
-    /// A hard error (RFC 9293 s3.9.2.2, SHLD-26), believed only where RFC 5927 s4 and s5.2 would:
-    /// in SYN-SENT, quoting the very SYN that is outstanding. False if there is no such connection.
-    fn unreachable(&mut self, now: Instant, quoted: &Quoted) -> bool {
+    /// An error about a segment of ours. A hard one (RFC 9293 s3.9.2.2, SHLD-26) is believed only
+    /// where RFC 5927 s4 and s5.2 would: in SYN-SENT, quoting the very SYN that is outstanding.
+    /// Every other one goes to the application (MUST-47, SHLD-25), if what it quotes is in flight
+    /// (RFC 5927 s4.1). False if there is no such connection.
+    fn error_about(&mut self, now: Instant, quoted: &Quoted, error: SoftError) -> bool {
         let endpoints = Endpoints {
             local: SocketAddr::new(quoted.src, quoted.src_port),
             remote: SocketAddr::new(quoted.dst, quoted.dst_port),
         };
         let Some(slot) = self.find(&endpoints) else { return false };
         let tcb = &mut self.table.tcbs[slot as usize];
-        if tcb.state() == State::SynSent && tcb.snd_end().minus(1).0 == quoted.seq {
+        if !tcb.is_in_flight(Seq(quoted.seq)) {
+            return true;
+        }
+        if tcb.state() == State::SynSent && error == SoftError::Refused {
             tcb.abort();
             self.end(slot, State::SynSent, End::Unreachable, now);
+            return true;
         }
+        self.counters.soft_errors += 1;
+        self.tell(slot, now, |app, conn| app.soft_error(conn, error));
+        self.settle(slot, now);
         true
     }
 

@@ -125,6 +125,7 @@ impl<A: App> Engine<A> {
         let mut env = Env { config: &self.config.tcp, now, room, paths };
         let arrival = self.table.tcbs[slot as usize].arrives(segment, &mut env);
         self.count_note(arrival.note);
+        self.counters.congestion_echoes += u64::from(arrival.echoed);
         if arrival.reopen && !self.listens(segment.dst_port) {
             // Nobody would take it over: what is in TIME-WAIT stays there.
             return self.refuse(frame, segment, from, tx);

@@ -50,6 +50,9 @@ counters! {
     time_waits, "TW", "Connections that went through TIME-WAIT.";
     time_wait_recycled, "TWRecycled", "Connections reopened out of TIME-WAIT by a new SYN (RFC 6191, RFC 9293 s3.6.1).";
     listen_overflows, "ListenOverflows", "SYNs dropped because the connection table was full.";
+    delayed_acks, "DelayedACKs", "Acknowledgments sent because their delay was over.";
+    congestion_echoes, "ecn_echoes_total", "Segments received that say our text met congestion (RFC 3168 s6.1.2).";
+    soft_errors, "icmp_soft_errors_total", "ICMP errors about text in flight, told to the application (RFC 9293 s3.9.2.2).";
     ofo_queued, "TCPOFOQueue", "Segments that arrived ahead of order and were kept.";
     ofo_dropped, "TCPOFODrop", "Segments that arrived ahead of order and were dropped: no room to keep them.";
     dsack_ofo_sent, "TCPDSACKOfoSent", "Segments that arrived ahead of order and again.";

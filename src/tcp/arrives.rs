@@ -34,6 +34,8 @@ pub struct Arrival {
     pub refuse: bool,
     /// The segment is a SYN for a new connection in place of this one, which is in TIME-WAIT.
     pub reopen: bool,
+    /// The peer says that our text met congestion (RFC 3168 s6.1.2).
+    pub echoed: bool,
     pub note: Option<Note>,
 }
 
@@ -149,8 +151,8 @@ impl Tcb {
             return;
         }
         self.remember_timestamp(segment);
-        self.heard_at = now;
-        self.probes = 0;
+        self.hears(env.config, now);
+        arrival.echoed = self.hears_echo(segment);
         if self.state() == State::Closed {
             return;
         }
@@ -170,6 +172,10 @@ impl Tcb {
             // waiting for the timer.
             State::SynReceived if Seq(seq).plus(1) == self.rcv_nxt => {
                 self.snd_nxt = self.snd_una;
+                if !flags.has(Flags::ECE | Flags::CWR) {
+                    // It has given ECN up (RFC 3168 s6.1.1).
+                    self.flags &= !flag::ECN;
+                }
                 true
             }
             // RFC 9293 s3.10.7.4 and s3.6.1, MAY-2; RFC 6191 s2, SHLD-4: a SYN beyond the old

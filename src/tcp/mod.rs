@@ -2,6 +2,7 @@
 //! application.
 
 pub mod arrives;
+mod ecn;
 mod flight;
 pub mod isn;
 pub mod output;
@@ -101,6 +102,17 @@ impl Default for Keepalive {
     }
 }
 
+/// Explicit congestion notification (RFC 3168).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ecn {
+    /// Never.
+    Off,
+    /// If the peer asks for it, as Linux does.
+    Accept,
+    /// Asked for on every connection.
+    Request,
+}
+
 /// What a connection's functions are given beside the segment.
 #[derive(Debug)]
 pub struct Env<'a> {
@@ -170,6 +182,13 @@ pub struct Config {
     pub sack: bool,
     /// Receive window in bytes.
     pub window: u32,
+    /// How long an ACK of text may wait for a second segment, or for text of ours to ride on; zero
+    /// for not at all (RFC 9293 s3.8.6.3, MUST-40).
+    pub delayed_ack: Span,
+    pub ecn: Ecn,
+    /// Differentiated services code point of what is sent, unless the application says otherwise
+    /// (RFC 9293 s3.9.1.9, MUST-48).
+    pub dscp: u8,
     /// Memory for what all connections of an engine hold out of order.
     pub reassembly_bytes: u32,
 }
@@ -193,6 +212,10 @@ impl Default for Config {
             window_scaling: true,
             sack: true,
             window: 65_535,
+            // Linux's least.
+            delayed_ack: Span::from_millis(40),
+            ecn: Ecn::Accept,
+            dscp: 0,
             reassembly_bytes: 32_000_000,
         }
     }

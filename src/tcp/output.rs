@@ -28,12 +28,14 @@ pub struct Transmit {
     pub len: u16,
     /// Everything in it was sent before.
     pub again: bool,
+    /// The IP header's octet of DSCP and ECN.
+    pub tos: u8,
 }
 
 impl Tcb {
     /// The next segment to send, if any.
     pub fn output(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
-        match self.state() {
+        let mut transmit = match self.state() {
             State::Closed => self.last_words(env),
             State::Listen => None,
             State::SynSent | State::SynReceived => self.handshake(env),
@@ -44,7 +46,15 @@ impl Tcb {
             | State::Closing
             | State::LastAck
             | State::TimeWait => self.synchronized(env),
+        }?;
+        // MUST-48: "the application layer MUST be able to specify the Differentiated Services
+        // field".
+        transmit.tos = env.config.dscp << 2;
+        self.mark_ecn(&mut transmit);
+        if transmit.flags.has(Flags::ACK) {
+            self.end_delay();
         }
+        Some(transmit)
     }
 
     /// True if [`Tcb::output`] may have something to give; false only if it has not.
@@ -71,8 +81,10 @@ impl Tcb {
     /// s3.8.6.2.2): the application has taken what it kept. `room` as in [`Tcb::output`].
     pub fn offer_window(&mut self, config: &Config, room: u32) {
         let open = self.rcv_adv.since(self.rcv_nxt);
-        // While half the window is open the peer needs no news of the rest.
-        if self.receives() && open < config.window / 2 && self.edge(config, room) > open {
+        // While half the window is open, or half of what a SYN can say, the peer needs no news of
+        // the rest.
+        let enough = config.window.min(SYN_WINDOW_MAX) / 2;
+        if self.receives() && open < enough && self.edge(config, room) > open {
             self.owed |= owed::ACK;
         }
     }
@@ -107,12 +119,14 @@ impl Tcb {
         Some(Transmit {
             seq: self.snd_una,
             ack: if answer { self.rcv_nxt } else { Seq(0) },
-            flags: if answer { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            flags: self.offer_ecn(config, answer, again)
+                | if answer { Flags::SYN | Flags::ACK } else { Flags::SYN },
             window: window as u16,
             options: self.syn_options(config, now, answer),
             offset: 0,
             len: 0,
             again,
+            tos: 0,
         })
     }
 
@@ -180,6 +194,7 @@ impl Tcb {
             offset: 0,
             len: 0,
             again: false,
+            tos: 0,
         }
     }
 
@@ -239,6 +254,7 @@ impl Tcb {
             offset,
             len: len as u16,
             again,
+            tos: 0,
         })
     }
 

@@ -22,6 +22,8 @@ pub enum Expiry {
     Resend,
     /// A zero-window probe is owed.
     ProbeWindow,
+    /// A delayed acknowledgment is owed.
+    Acknowledge,
     /// A keepalive probe is owed.
     ProbeKeepalive,
     /// TIME-WAIT is over. The application knows already.
@@ -69,6 +71,10 @@ impl Tcb {
     /// Lets time act.
     pub fn expires(&mut self, keepalive: Option<Keepalive>, env: &mut Env<'_>) -> Expiry {
         let (config, now) = (env.config, env.now);
+        if self.ack_by() <= now && self.end_delay() {
+            self.owed |= owed::ACK;
+            return Expiry::Acknowledge;
+        }
         if self.timer_at <= now {
             return match self.state() {
                 State::Closed | State::Listen => Expiry::Early,

@@ -4,6 +4,7 @@
 //! data transfer and measurement need. `arrives`, `output` and `expires` are the only code that
 //! changes one; `enter` is the only way from state to state.
 
+use super::receive::QUICK_ACKS;
 use super::state::{Event, State};
 use super::{Config, Keepalive, Mss, Seq, path};
 use crate::flow::FlowKey;
@@ -63,6 +64,14 @@ pub(super) mod flag {
     pub const SCALING: u16 = 128;
     /// Both sides sent SACK-permitted (RFC 2018 s2).
     pub const SACK: u16 = 256;
+    /// Congestion was echoed to us, and the next new text says that we heard (RFC 3168 s6.1.2).
+    pub const REDUCED: u16 = 1 << 12;
+    /// Congestion was met by what arrived, and every ACK says so (RFC 3168 s6.1.3).
+    pub const ECHO: u16 = 1 << 13;
+    /// Both sides agreed on ECN (RFC 3168 s6.1.1).
+    pub const ECN: u16 = 1 << 14;
+    /// An acknowledgment of text waits until `ack_by_ms` at most.
+    pub const DELAYED: u16 = 1 << 15;
 }
 
 /// One connection.
@@ -88,7 +97,8 @@ pub struct Tcb {
     pub(super) rcv_adv: Seq,
     pub(super) flags: u16,
     pub(super) snd_mss: u16,
-    /// When a delayed acknowledgment is due at the latest, in ms, wrapping.
+    /// When a delayed acknowledgment is due at the latest, in ms, wrapping. While none is delayed:
+    /// how many segments of text are yet to be acknowledged at once.
     pub(super) ack_by_ms: u16,
     /// The listener that accepted it, or `u16::MAX`; of the engine.
     pub listener: u16,
@@ -216,6 +226,7 @@ impl Tcb {
         let last_words = if self.owed & owed::RST == 0 { 0 } else { owed::RST | owed::HANDSHAKE };
         self.owed &= last_words;
         self.dup_acks_owed = 0;
+        self.flags &= !flag::DELAYED;
     }
 
     /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3), the MSS among
@@ -246,6 +257,7 @@ impl Tcb {
         if config.sack && sack_permitted {
             self.flags |= flag::SACK;
         }
+        self.learn_ecn(segment, config);
     }
 
     /// The application promised `bytes` more; ignored once it has closed.
@@ -320,6 +332,12 @@ impl Tcb {
         self.state
     }
 
+    /// True if `seq` was sent and is not acknowledged: what an ICMP error that is to be believed
+    /// quotes (RFC 5927 s4.1).
+    pub fn is_in_flight(&self, seq: Seq) -> bool {
+        seq.within(self.snd_una, self.snd_max.since(self.snd_una))
+    }
+
     /// Stream offset below which everything is acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.una_offset
@@ -345,14 +363,15 @@ impl Tcb {
         self.snd_max
     }
 
-    /// When time alone will next change this connection: retransmission, probe, keepalive,
-    /// FIN-WAIT-2 or TIME-WAIT.
+    /// When time alone will next change this connection: retransmission, probe, delayed ACK,
+    /// keepalive, FIN-WAIT-2 or TIME-WAIT.
     pub fn deadline(&self, config: &Config, keepalive: Option<Keepalive>) -> Instant {
+        let timer_at = self.timer_at.min(self.ack_by());
         match self.state {
-            State::FinWait2 => self.timer_at.min(self.heard_at + config.fin_wait2),
+            State::FinWait2 => timer_at.min(self.heard_at + config.fin_wait2),
             State::Established | State::CloseWait => match keepalive {
-                Some(keepalive) => self.timer_at.min(self.keepalive_at(keepalive)),
-                None => self.timer_at,
+                Some(keepalive) => timer_at.min(self.keepalive_at(keepalive)),
+                None => timer_at,
             },
             State::Closed
             | State::Listen
@@ -361,7 +380,7 @@ impl Tcb {
             | State::FinWait1
             | State::Closing
             | State::LastAck
-            | State::TimeWait => self.timer_at,
+            | State::TimeWait => timer_at,
         }
     }
 
@@ -422,6 +441,7 @@ impl Tcb {
     fn start_at(&mut self, iss: Seq, now: Instant) {
         (self.snd_una, self.snd_nxt, self.snd_max) = (iss, iss, iss);
         self.heard_at = now;
+        self.ack_by_ms = QUICK_ACKS;
     }
 }
 

@@ -2,7 +2,7 @@
 //! protection against old duplicates. Invariant: `ts_recent` is of a segment that was acceptable.
 
 use super::arrives::{Arrival, Note};
-use super::tcb::{Tcb, flag};
+use super::tcb::{Tcb, flag, owed};
 use super::{Config, Seq};
 use crate::time::{Instant, Span};
 use crate::wire::segment::Segment;
@@ -45,8 +45,12 @@ impl Tcb {
     /// order. Only of a segment whose numbers both are acceptable: whoever guesses them could else
     /// have all that the peer sends taken for old.
     pub(super) fn remember_timestamp(&mut self, segment: &Segment) {
+        // While an ACK is due, RCV.NXT is past Last.ACK.sent: the echo is to be of the first
+        // segment that it acknowledges, so that the peer's measurement contains the delay.
+        let due = self.has(flag::DELAYED) || self.owed & owed::ACK != 0;
+        let seq = Seq(segment.seq);
         if let (true, Some((value, _))) = (self.has(flag::TIMESTAMPS), segment.options.timestamps)
-            && !Seq(segment.seq).after(self.rcv_nxt)
+            && (seq.before(self.rcv_nxt) || !due && seq == self.rcv_nxt)
         {
             self.ts_recent = value;
         }

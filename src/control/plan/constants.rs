@@ -1,8 +1,11 @@
 //! TCP's constants: what was asked for, laid over the defaults, within the bounds that RFCs set.
 
-use crate::control::settings::Tcp;
+use crate::control::settings::{EcnName, Tcp};
 use crate::tcp;
 use crate::time::Span;
+
+/// The longest that an ACK may be delayed: Linux's.
+const DELAYED_ACK_MAX: Span = Span::from_millis(200);
 
 /// # Errors
 /// A value that its RFC forbids, or two that contradict each other.
@@ -21,6 +24,9 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         tcp_window,
         tcp_sack,
         tcp_reassembly,
+        tcp_delayed_ack,
+        tcp_ecn,
+        tcp_dscp,
     } = tcp;
     let default = tcp::Config::default();
     let config = tcp::Config {
@@ -38,6 +44,14 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         window_scaling: tcp_window_scaling.unwrap_or(default.window_scaling),
         window: tcp_window.unwrap_or(default.window),
         sack: tcp_sack.unwrap_or(default.sack),
+        delayed_ack: tcp_delayed_ack.unwrap_or(default.delayed_ack),
+        ecn: match tcp_ecn {
+            None => default.ecn,
+            Some(EcnName::Off) => tcp::Ecn::Off,
+            Some(EcnName::Accept) => tcp::Ecn::Accept,
+            Some(EcnName::Request) => tcp::Ecn::Request,
+        },
+        dscp: tcp_dscp.unwrap_or(default.dscp),
         reassembly_bytes: tcp_reassembly.unwrap_or(default.reassembly_bytes),
     };
     if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
@@ -45,6 +59,10 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
             "--tcp-rto-min {} must be above 0 and not above --tcp-rto-max {}",
             config.rto_min, config.rto_max
         ));
+    }
+    // RFC 9293 s3.8.6.3, MUST-40, asks for less than half a second.
+    if config.delayed_ack > DELAYED_ACK_MAX {
+        return Err(format!("--tcp-delayed-ack {} is above {DELAYED_ACK_MAX}", config.delayed_ack));
     }
     // RFC 7323 s2.3: a window of 2^30 bytes is the largest that a shift of 14 can say.
     let window_max = if config.window_scaling { 1 << 30 } else { 65_535 };

@@ -160,6 +160,16 @@ impl Setup {
             "window" => tcp.window = number(value)?,
             "timestamps" => tcp.timestamps = yes(value)?,
             "sack" => tcp.sack = yes(value)?,
+            "delayed_ack" => tcp.delayed_ack = span(value)?,
+            "dscp" => tcp.dscp = number(value)?,
+            "ecn" => {
+                tcp.ecn = match value {
+                    "off" => tcp::Ecn::Off,
+                    "accept" => tcp::Ecn::Accept,
+                    "request" => tcp::Ecn::Request,
+                    _ => return Err(format!("`{value}` is neither off, accept nor request")),
+                }
+            }
             "reassembly" => tcp.reassembly_bytes = number(value)?,
             "window_scaling" => tcp.window_scaling = yes(value)?,
             "keepalive" => {

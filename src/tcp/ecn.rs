@@ -1,0 +1,90 @@
+//! Explicit congestion notification (RFC 3168; RFC 9293 s3.8.2, SHLD-8): agreed on SYNs, marked on
+//! new text, echoed to the sender until it says that it has heard. What the echo does to a sender,
+//! `flight` knows.
+
+use super::output::Transmit;
+use super::state::State;
+use super::tcb::{Tcb, flag};
+use super::{Config, Ecn};
+use crate::wire::segment::Segment;
+use crate::wire::tcp::Flags;
+
+/// The ECN bits of the IP header's octet (RFC 3168 s5): of an ECN-capable transport, and congestion
+/// experienced.
+const ECT_0: u8 = 0b10;
+const CE: u8 = 0b11;
+
+impl Tcb {
+    /// Takes what the peer's SYN says (RFC 3168 s6.1.1): with ECE and CWR it offers ECN, a SYN-ACK
+    /// with ECE alone agrees. In simultaneous open nobody agrees.
+    pub(super) fn learn_ecn(&mut self, segment: &Segment, config: &Config) {
+        let (echo, reduced) = (segment.flags.has(Flags::ECE), segment.flags.has(Flags::CWR));
+        let agreed = match (self.state(), segment.flags.has(Flags::ACK)) {
+            // "If a host has sent at least one non-ECN-setup SYN", it does not.
+            (State::SynSent, true) => {
+                config.ecn == Ecn::Request && !self.has(flag::SYN_RESENT) && echo && !reduced
+            }
+            (State::SynSent, false) => false,
+            _ => config.ecn != Ecn::Off && echo && reduced,
+        };
+        if agreed {
+            self.flags |= flag::ECN;
+        }
+    }
+
+    /// What our SYN or SYN-ACK says. A SYN that is sent again makes no offer: the first may have
+    /// been dropped for it (RFC 3168 s6.1.1.1).
+    pub(super) fn offer_ecn(&self, config: &Config, answer: bool, again: bool) -> Flags {
+        match (answer, self.has(flag::ECN), config.ecn) {
+            (true, true, _) => Flags::ECE,
+            (false, _, Ecn::Request) if !again => Flags::ECE | Flags::CWR,
+            (true, false, _) | (false, _, Ecn::Off | Ecn::Accept | Ecn::Request) => {
+                Flags::default()
+            }
+        }
+    }
+
+    /// Text arrived in the window. True if it met congestion, which is echoed at once, and on every
+    /// ACK until the peer has reduced (RFC 3168 s6.1.3).
+    pub(super) fn hears_congestion(&mut self, segment: &Segment) -> bool {
+        if !self.has(flag::ECN) {
+            return false;
+        }
+        if segment.flags.has(Flags::CWR) {
+            self.flags &= !flag::ECHO;
+        }
+        let met = segment.tos & CE == CE;
+        if met {
+            self.flags |= flag::ECHO;
+        }
+        met
+    }
+
+    /// The peer says that our text met congestion: the next new text says that we heard.
+    pub(super) fn hears_echo(&mut self, segment: &Segment) -> bool {
+        let echoed = self.has(flag::ECN) && segment.flags.has(Flags::ECE);
+        if echoed {
+            self.flags |= flag::REDUCED;
+        }
+        echoed
+    }
+
+    /// Marks a segment that is about to be sent: only new text may meet congestion instead of being
+    /// dropped, no retransmission and no window probe (RFC 3168 s6.1.5, s6.1.6).
+    pub(super) fn mark_ecn(&mut self, transmit: &mut Transmit) {
+        let says_syn = transmit.flags.has(Flags::SYN) || transmit.flags.has(Flags::RST);
+        if !self.has(flag::ECN) || says_syn {
+            return;
+        }
+        if self.has(flag::ECHO) {
+            transmit.flags = transmit.flags | Flags::ECE;
+        }
+        if transmit.len > 0 && !transmit.again && !self.has(flag::PERSIST) {
+            transmit.tos |= ECT_0;
+            if self.has(flag::REDUCED) {
+                transmit.flags = transmit.flags | Flags::CWR;
+                self.flags &= !flag::REDUCED;
+            }
+        }
+    }
+}
