@@ -3,144 +3,25 @@
 
 mod common;
 
+use common::running::{
+    OURS, Running, Turn, connect, has, kernel_server, lab, lab_with_queues, number, turn,
+};
 use common::{End, Lab, run, say};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// An address of ours on the lab's network that no kernel has.
-const OURS: &str = "10.99.0.100";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Poll loops fill their cores: side by side the tests would only starve each other.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// `shakedown` running in one end's namespace, killed when dropped.
-struct Running {
-    child: Child,
-    json: PathBuf,
-}
-
-impl Running {
-    /// Starts it, with JSON to a file of its own.
-    fn start(lab: &Lab, end: End, arguments: &[&str]) -> Running {
-        let name = format!("{}-{end:?}.json", lab.namespace(end));
-        let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let child = lab
-            .command(end, env!("CARGO_BIN_EXE_shakedown"))
-            .args(arguments)
-            .args(["-i", end.interface(), "--json", json.to_str().unwrap()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Running { child, json }
-    }
-
-    /// A server on `OURS`, once it serves.
-    fn server(lab: &Lab, arguments: &[&str]) -> Running {
-        let address = format!("{OURS}/24");
-        let common = ["server", "--no-verify-tcp-checksum", "--addr", &address];
-        let running = Running::start(lab, End::Near, &[&common, arguments].concat());
-        running.serving()
-    }
-
-    fn serving(mut self) -> Running {
-        let mut lines = BufReader::new(self.child.stdout.as_mut().unwrap()).lines();
-        let line = lines.next().expect("it ended before it served").unwrap();
-        assert!(line.starts_with("serving on"), "{line}");
-        self
-    }
-
-    fn signal(&self, signal: &str) {
-        run("kill", &[signal, &self.child.id().to_string()]);
-    }
-
-    /// Waits for its end; its exit code and its report.
-    fn end(mut self) -> (Option<i32>, Value) {
-        // Whatever it still says is taken, or it would wait for a reader.
-        let mut rest = String::new();
-        self.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
-        let code = self.child.wait().unwrap().code();
-        let text = std::fs::read(&self.json).unwrap_or_else(|_| panic!("no report: {rest}"));
-        (code, serde_json::from_slice(&text).unwrap())
-    }
-
-    /// Stops a server by SIGINT and checks that it ended well, with nothing left in its tables.
-    fn stop(self) -> Value {
-        self.signal("-INT");
-        let (code, report) = self.end();
-        assert_eq!(code, Some(0));
-        assert_eq!(number(&report, "/server/connections_left_open"), 0);
-        assert_eq!(number(&report, "/server/frames_missing"), 0);
-        report
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.json);
-    }
-}
-
-/// A lab, and the right to use the cores. `None` without root.
-fn lab(name: &str) -> Option<(Lab, std::sync::MutexGuard<'static, ()>)> {
-    lab_with_queues(name, 1)
-}
-
-fn lab_with_queues(name: &str, queues: u32) -> Option<(Lab, std::sync::MutexGuard<'static, ()>)> {
-    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    Some((Lab::with_queues(name, queues)?, turn))
-}
-
 /// A lab whose interfaces have two queues, for a worker each. `None` also with a single core.
-fn lab_for_two(name: &str) -> Option<(Lab, std::sync::MutexGuard<'static, ()>)> {
+fn lab_for_two(name: &str) -> Option<(Lab, Turn)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores < 2 {
         say(&format!("{name}: SKIPPED, needs two cores"));
         return None;
     }
     lab_with_queues(name, 2)
-}
-
-fn number(value: &Value, path: &str) -> u64 {
-    value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} in {value:#}"))
-}
-
-/// True if the command is there; else says what is not tested.
-fn has(program: &str, test: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        say(&format!("{test}: SKIPPED, {program} is not installed"));
-    }
-    found
-}
-
-fn connect(address: &str, port: u16) -> TcpStream {
-    let address: SocketAddr = format!("{address}:{port}").parse().unwrap();
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-/// A kernel server at the far end that closes each connection after its client has, in a thread
-/// that lasts as long as the test process.
-fn kernel_server(lab: &Lab, port: u16) {
-    let listener = lab.inside(End::Far, || TcpListener::bind((End::Far.addr(), port)).unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            std::thread::spawn(move || {
-                let Ok(mut stream) = stream else { return };
-                let mut buffer = [0; 4096];
-                while let Ok(1..) = stream.read(&mut buffer) {}
-            });
-        }
-    });
 }
 
 #[test]
@@ -396,7 +277,7 @@ fn a_held_connection_ends_with_the_run() {
 
 #[test]
 fn a_bench_over_its_own_pair_agrees_and_leaves_nothing() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _turn = turn();
     if !common::is_root("a_bench_over_its_own_pair") {
         return;
     }

@@ -10,6 +10,9 @@ use std::fs;
 /// The first kernel with SO_PREFER_BUSY_POLL and bpf_link for XDP, both of which we use.
 const KERNEL_MIN: (u32, u32) = (5, 11);
 
+/// The first kernel whose veth tells XDP of a tag beside a frame.
+const KERNEL_TELLS_TAGS: (u32, u32) = (6, 8);
+
 /// Memory of one worker with one queue, in bytes: four rings of 2048 frames of 2 kB each.
 const LOCKED_BYTES_MIN: u64 = 17 << 20;
 
@@ -208,17 +211,14 @@ fn one_interface(name: &str) -> Vec<Finding> {
             "{name}: GRO is off; on a veth the transmit queue can then stay stopped after a run: ethtool -K {name} gro on"
         )));
     }
+    findings.extend(one_vlan(name, driver, *rx_vlan));
+    findings.push(one_ipv6(name));
     if driver == "veth" {
         findings.push(Finding::Note(
             "a kernel on the other end of a veth leaves TCP checksums undone: `ethtool -K PEER tx off` there, \
              or --no-verify-tcp-checksum here"
                 .to_string(),
         ));
-    }
-    if *rx_vlan == Some(true) && driver != "veth" {
-        findings.push(Finding::Good(format!(
-            "{name}: takes VLAN tags out of frames (rxvlan); switched off while we run with a VLAN"
-        )));
     }
     let shown: Vec<_> = addrs.iter().map(|(addr, len)| format!("{addr}/{len}")).collect();
     findings.push(match shown.is_empty() {
@@ -229,6 +229,43 @@ fn one_interface(name: &str) -> Vec<Finding> {
         )),
     });
     findings
+}
+
+/// What becomes of 802.1Q tags on the way to us.
+fn one_vlan(name: &str, driver: &str, rx_vlan: Option<bool>) -> Option<Finding> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    match (driver, rx_vlan) {
+        ("veth", _) if version(&release).is_some_and(|found| found >= KERNEL_TELLS_TAGS) => {
+            Some(Finding::Good(format!(
+                "{name}: VLAN tags that a kernel on the other end keeps beside its frames are seen in \
+                 native mode; for --mode skb run `ethtool -K PEER txvlan off` there"
+            )))
+        }
+        ("veth", _) => {
+            let (major, minor) = KERNEL_TELLS_TAGS;
+            Some(Finding::Note(format!(
+                "{name}: a kernel on the other end keeps VLAN tags beside its frames, where Linux \
+                 before {major}.{minor} shows none: for VLANs run `ethtool -K PEER txvlan off` there"
+            )))
+        }
+        (_, Some(true)) => Some(Finding::Good(format!(
+            "{name}: takes VLAN tags out of frames (rxvlan); left in while we run with a VLAN"
+        ))),
+        (_, Some(false) | None) => None,
+    }
+}
+
+/// Whether the kernel speaks IPv6 on the interface, which we do without it.
+fn one_ipv6(name: &str) -> Finding {
+    let file = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    match fs::read_to_string(file).as_deref().map(str::trim) {
+        Ok("0") => Finding::Good(format!("{name}: IPv6 is on")),
+        Ok(_) => Finding::Note(format!(
+            "{name}: the kernel's IPv6 is off; --addr of ours works, one of the kernel's can't be \
+             shared: `sysctl net.ipv6.conf.{name}.disable_ipv6=0`"
+        )),
+        Err(_) => Finding::Note(format!("{name}: this kernel has no IPv6; --addr of ours works")),
+    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 //! ```text
 //!   namespace near                      namespace far
 //!   near0  10.99.0.1/24  ────────────   far0  10.99.0.2/24
+//!          fd99::1/64                         fd99::2/64
 //! ```
 //! Names bear the process id and the test's name, so tests run side by side and in any order.
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod running;
 pub mod station;
 pub mod vlan;
 
@@ -55,6 +57,10 @@ impl Lab {
         for end in [End::Near, End::Far] {
             let (interface, addr) = (end.interface(), end.addr());
             lab.ip(end, &["addr", "add", &format!("{addr}/24"), "dev", interface]);
+            lab.ip(
+                end,
+                &["addr", "add", &format!("{}/64", end.addr6()), "dev", interface, "nodad"],
+            );
             lab.ip(end, &["link", "set", "lo", "up"]);
             lab.ip(end, &["link", "set", interface, "up"]);
             // A drop in the pair's inner ring would be silent; with a queue in front it waits
@@ -119,6 +125,14 @@ impl End {
         match self {
             End::Near => "10.99.0.1",
             End::Far => "10.99.0.2",
+        }
+    }
+
+    /// The kernel's IPv6 address of that end.
+    pub fn addr6(self) -> &'static str {
+        match self {
+            End::Near => "fd99::1",
+            End::Far => "fd99::2",
         }
     }
 

@@ -41,6 +41,8 @@ impl Lab {
 }
 
 fn tag_everything() {
+    // It warns of sections that are not its own.
+    libbpf_rs::set_print(None);
     let object = ObjectBuilder::default().open_memory(TAGGER).unwrap().load().unwrap();
     let index = Interface::find("far0").unwrap().index as i32;
     for (name, point) in [("sent", TC_EGRESS), ("received", TC_INGRESS)] {
