@@ -431,6 +431,7 @@ fn run_length(
 /// The impairment, if any of it was asked for.
 fn asked(impair: Impair) -> Option<Impair> {
     let Impair {
+        impair_direction: _,
         impair_loss,
         impair_dup,
         impair_reorder,

@@ -154,10 +154,13 @@ pub enum EcnName {
     Request,
 }
 
-/// A worse network than there is; `[impair]` in the file. Applies to what we send.
+/// A worse network than there is; `[impair]` in the file.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Impairment of what we send ([impair] in the file)")]
+#[command(next_help_heading = "Impairment ([impair] in the file)")]
 pub struct Impair {
+    /// What it happens to: what we send, what we receive, or each of them by itself [default: tx]
+    #[arg(long)]
+    pub impair_direction: Option<ImpairDirection>,
     /// Probability that a frame is lost: 0.01 or 1%
     #[arg(long, value_name = "P", value_parser = value::probability)]
     pub impair_loss: Option<f64>,
@@ -179,6 +182,17 @@ pub struct Impair {
     /// Bits a second the link carries
     #[arg(long, value_name = "BITS", value_parser = value::number)]
     pub impair_rate: Option<u64>,
+}
+
+/// Which frames an impairment happens to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ImpairDirection {
+    /// What we send.
+    #[default]
+    Tx,
+    /// What we receive.
+    Rx,
+    Both,
 }
 
 /// What is said, and where to.

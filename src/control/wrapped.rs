@@ -5,7 +5,7 @@
 //! shows what the stack itself sent and got.
 
 use super::clock::Clock;
-use super::settings;
+use super::settings::{self, ImpairDirection};
 use crate::device::impair::{self, Impair};
 use crate::device::pcap::Pcap;
 use crate::device::{Device, Report};
@@ -43,8 +43,8 @@ impl<D: Device> Wrapped<D> {
         clock: &Clock,
     ) -> io::Result<Wrapped<D>> {
         let impaired = |device| {
-            let options = wrappers.impair.map(options_of);
-            Impair::new(device, pool.umem(), options, None, wrappers.seed)
+            let [tx, rx] = wrappers.impair.map_or([None, None], options_of);
+            Impair::new(device, pool.umem(), tx, rx, wrappers.seed)
         };
         let origin = clock.wall_origin();
         Ok(match (wrappers.impair, wrappers.pcap) {
@@ -110,8 +110,10 @@ impl<D: Device> Device for Wrapped<D> {
     }
 }
 
-fn options_of(asked: &settings::Impair) -> impair::Options {
+/// Of what is sent, and of what is received.
+fn options_of(asked: &settings::Impair) -> [Option<impair::Options>; 2] {
     let &settings::Impair {
+        impair_direction,
         impair_loss,
         impair_dup,
         impair_reorder,
@@ -120,7 +122,7 @@ fn options_of(asked: &settings::Impair) -> impair::Options {
         impair_jitter,
         impair_rate,
     } = asked;
-    impair::Options {
+    let options = impair::Options {
         loss: impair_loss.unwrap_or(0.0),
         duplicate: impair_dup.unwrap_or(0.0),
         reorder: impair_reorder.unwrap_or(0.0),
@@ -129,5 +131,10 @@ fn options_of(asked: &settings::Impair) -> impair::Options {
         jitter: impair_jitter.unwrap_or(Span::ZERO),
         rate_bps: impair_rate,
         ..impair::Options::default()
+    };
+    match impair_direction.unwrap_or_default() {
+        ImpairDirection::Tx => [Some(options), None],
+        ImpairDirection::Rx => [None, Some(options)],
+        ImpairDirection::Both => [Some(options), Some(options)],
     }
 }
