@@ -43,6 +43,10 @@ pub trait App {
     /// promised.
     fn received(&mut self, conn: &mut Conn<'_, Self::State>, data: &[u8]);
 
+    /// Urgent data begins or goes on further: it ends `bytes` past what was delivered (RFC 9293
+    /// s3.8.5, MUST-32, MUST-33). It comes by [`App::received`] like all other data.
+    fn urgent(&mut self, _conn: &mut Conn<'_, Self::State>, _bytes: u32) {}
+
     /// The peer sent FIN: no more data will come. The connection stays open for sending
     /// (CLOSE-WAIT) until [`Conn::close`].
     fn peer_closed(&mut self, conn: &mut Conn<'_, Self::State>);
@@ -152,6 +156,8 @@ pub struct Conn<'a, S> {
 pub struct Owes {
     /// More payload bytes to send.
     pub bytes: u64,
+    /// All payload up to here is urgent (RFC 9293 s3.8.5).
+    pub urgent: bool,
     /// Payload that was promised and not yet sent is not sent any more.
     pub curtail: bool,
     /// FIN after all payload.
@@ -161,7 +167,8 @@ pub struct Owes {
 }
 
 impl Owes {
-    pub const NOTHING: Owes = Owes { bytes: 0, curtail: false, close: false, abort: false };
+    pub const NOTHING: Owes =
+        Owes { bytes: 0, urgent: false, curtail: false, close: false, abort: false };
     pub const CURTAIL: Owes = Owes { curtail: true, ..Owes::NOTHING };
     pub const CLOSE: Owes = Owes { close: true, ..Owes::NOTHING };
     pub const ABORT: Owes = Owes { abort: true, ..Owes::NOTHING };
@@ -176,6 +183,7 @@ impl Owes {
     pub const fn and(self, more: Owes) -> Owes {
         Owes {
             bytes: self.bytes.saturating_add(more.bytes),
+            urgent: self.urgent | more.urgent,
             curtail: self.curtail | more.curtail,
             close: self.close | more.close,
             abort: self.abort | more.abort,
@@ -199,6 +207,12 @@ impl<'a, S> Conn<'a, S> {
     /// [`Conn::close`], FIN follows the last byte that was sent.
     pub fn curtail(&mut self) {
         self.owes.curtail = true;
+    }
+
+    /// All payload promised up to here is urgent: the peer is told where it ends (RFC 9293 s3.8.5,
+    /// MUST-30). New applications should not need it (SHLD-13).
+    pub fn urge(&mut self) {
+        self.owes.urgent = true;
     }
 
     /// No more payload: FIN follows the last promised byte (RFC 9293 s3.10.4). Data may still

@@ -253,7 +253,7 @@ impl<A: App> Host<A> {
         let listener = if self.listener.is_some() { 0 } else { u16::MAX };
         let mut conn = Conn::new(&mut socket.state, self.clock.now(), key, listener);
         event(&mut self.app, &mut conn);
-        let Owes { bytes, curtail, close, abort } = conn.owes();
+        let Owes { bytes, urgent: _, curtail, close, abort } = conn.owes();
         if !socket.closing {
             socket.promised = socket.promised.saturating_add(bytes);
         }

@@ -66,7 +66,8 @@ impl<A: App> Engine<A> {
     }
 
     fn write(&mut self, slot: u32, link: Link, transmit: &Transmit, frame: &mut Frame) {
-        let Transmit { seq, ack, flags, window, options, offset, len, again: _, tos } = *transmit;
+        let Transmit { seq, ack, flags, window, options, offset, len, again: _, tos, urgent } =
+            *transmit;
         // SHLD-21, SHLD-22: the application may change it at any time, and it goes out as it is;
         // the ECN bits are not its own.
         let dscp = self.app.dscp(&self.table.states[slot as usize]);
@@ -88,7 +89,7 @@ impl<A: App> Engine<A> {
             ack: ack.0,
             flags,
             window,
-            urgent: 0,
+            urgent,
             tos,
             options,
             payload_at: header_len as u16,

@@ -166,6 +166,10 @@ impl<A: App> Engine<A> {
             let acked = self.tcb(slot).acknowledged();
             self.tell(slot, now, |app, conn| app.acknowledged(conn, acked));
         }
+        if arrival.urgent_bytes > 0 {
+            self.counters.urgent += 1;
+            self.tell(slot, now, |app, conn| app.urgent(conn, arrival.urgent_bytes));
+        }
         let (skip, len) = arrival.text;
         if len > 0 {
             self.counters.rx_payload_bytes += u64::from(len);

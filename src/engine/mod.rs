@@ -349,8 +349,11 @@ impl<A: App> Engine<A> {
     fn mark(&mut self, slot: u32, owes: Owes, now: Instant) {
         let tcb = &mut self.table.tcbs[slot as usize];
         let before = tcb.state();
-        let Owes { bytes, curtail, close, abort } = owes;
+        let Owes { bytes, urgent, curtail, close, abort } = owes;
         tcb.promise(bytes);
+        if urgent && !tcb.urge(&mut self.table.paths) {
+            self.counters.urgent_unsaid += 1;
+        }
         if curtail {
             tcb.curtail();
         }

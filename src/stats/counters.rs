@@ -53,6 +53,8 @@ counters! {
     delayed_acks, "DelayedACKs", "Acknowledgments sent because their delay was over.";
     congestion_echoes, "ecn_echoes_total", "Segments received that say our text met congestion (RFC 3168 s6.1.2).";
     soft_errors, "icmp_soft_errors_total", "ICMP errors about text in flight, told to the application (RFC 9293 s3.9.2.2).";
+    urgent, "urgent_pointers_total", "Urgent pointers received that were news (RFC 9293 s3.8.5).";
+    urgent_unsaid, "urgent_unsaid_total", "Text sent as not urgent because every data path was in use.";
     ofo_queued, "TCPOFOQueue", "Segments that arrived ahead of order and were kept.";
     ofo_dropped, "TCPOFODrop", "Segments that arrived ahead of order and were dropped: no room to keep them.";
     dsack_ofo_sent, "TCPDSACKOfoSent", "Segments that arrived ahead of order and again.";

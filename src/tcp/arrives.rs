@@ -36,6 +36,9 @@ pub struct Arrival {
     pub reopen: bool,
     /// The peer says that our text met congestion (RFC 3168 s6.1.2).
     pub echoed: bool,
+    /// Bytes from the next in order to the end of urgent data, where that is news (RFC 9293
+    /// s3.8.5); else 0.
+    pub urgent_bytes: u32,
     pub note: Option<Note>,
 }
 
@@ -114,6 +117,7 @@ impl Tcb {
         self.syn_acknowledged(now, arrival);
         // "If there are other controls or text in the segment, then continue processing at the
         // sixth step".
+        self.hears_urgent(segment, env.paths, arrival);
         self.text_and_fin(segment, Seq(segment.seq).plus(1), env, arrival);
     }
 
@@ -156,6 +160,7 @@ impl Tcb {
         if self.state() == State::Closed {
             return;
         }
+        self.hears_urgent(segment, env.paths, arrival);
         let text_at = Seq(segment.seq).plus(u32::from(syn_ack_again));
         self.text_and_fin(segment, text_at, env, arrival);
     }

@@ -15,6 +15,7 @@ pub mod seq;
 pub mod state;
 pub mod tcb;
 mod timestamps;
+mod urgent;
 
 pub use arrives::{Arrival, Note};
 pub use isn::isn;

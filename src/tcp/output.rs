@@ -30,6 +30,8 @@ pub struct Transmit {
     pub again: bool,
     /// The IP header's octet of DSCP and ECN.
     pub tos: u8,
+    /// Meaningless unless `flags` has URG.
+    pub urgent: u16,
 }
 
 impl Tcb {
@@ -51,6 +53,7 @@ impl Tcb {
         // field".
         transmit.tos = env.config.dscp << 2;
         self.mark_ecn(&mut transmit);
+        self.mark_urgent(&mut transmit, env.paths);
         if transmit.flags.has(Flags::ACK) {
             self.end_delay();
         }
@@ -127,6 +130,7 @@ impl Tcb {
             len: 0,
             again,
             tos: 0,
+            urgent: 0,
         })
     }
 
@@ -195,6 +199,7 @@ impl Tcb {
             len: 0,
             again: false,
             tos: 0,
+            urgent: 0,
         }
     }
 
@@ -255,6 +260,7 @@ impl Tcb {
             len: len as u16,
             again,
             tos: 0,
+            urgent: 0,
         })
     }
 

@@ -8,6 +8,7 @@
 use super::flight::Flight;
 use super::pages::Pages;
 use super::reassembly::Held;
+use super::urgent::Urgent;
 use super::{Config, Tcb};
 
 /// No path: in `Tcb::path`.
@@ -18,6 +19,7 @@ pub(super) const NONE: u16 = u16::MAX;
 pub(super) struct Path {
     pub flight: Flight,
     pub held: Held,
+    pub urgent: Urgent,
 }
 
 /// All blocks of an engine, allocated at start.

@@ -52,6 +52,10 @@ pub enum Act {
     Listen,
     Connect(u16),
     Send(u64),
+    /// Sends, and marks all up to its end urgent.
+    SendUrgent(u64),
+    /// The application chooses the code point from here on.
+    Dscp(u8),
     Close,
     Abort,
     /// The application takes this many bytes from here on.
@@ -80,6 +84,9 @@ pub enum Claim {
     Received(u64),
     Acknowledged(u64),
     PeerClosed(bool),
+    /// Stream offset of the end of the last urgent data that was told.
+    Urgent(u64),
+    SoftErrors(u64),
     Ended(Option<End>),
     Connections(usize),
     /// Place in [`Counters::TABLE`], and value.
@@ -231,6 +238,8 @@ fn act(what: &str, setup: &mut Setup) -> Outcome<Act> {
         }
         "connect" => Act::Connect(number(inside)?),
         "send" => Act::Send(number(inside)?),
+        "dscp" => Act::Dscp(number(inside)?),
+        "send_urgent" => Act::SendUrgent(number(inside)?),
         "close" => Act::Close,
         "abort" => Act::Abort,
         "room" => Act::Room(number(inside)?),
@@ -258,6 +267,8 @@ fn claim(name: &str, inside: &str) -> Outcome<Claim> {
         "established" => Claim::Established(yes(inside)?),
         "received" => Claim::Received(number(inside)?),
         "acknowledged" => Claim::Acknowledged(number(inside)?),
+        "soft_errors" => Claim::SoftErrors(number(inside)?),
+        "urgent" => Claim::Urgent(number(inside)?),
         "peer_closed" => Claim::PeerClosed(yes(inside)?),
         "ended" if inside == "none" => Claim::Ended(None),
         "ended" => Claim::Ended(Some(

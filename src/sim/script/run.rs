@@ -131,6 +131,11 @@ impl Bench {
         match &line.act {
             Act::Listen => {}
             Act::Connect(port) => self.connect(*port)?,
+            Act::Dscp(dscp) => self.prod(|app, _| app.dscp = Some(*dscp))?,
+            Act::SendUrgent(bytes) => self.prod(|_, conn| {
+                conn.send(*bytes);
+                conn.urge();
+            })?,
             Act::Send(bytes) => self.prod(|_, conn| conn.send(*bytes))?,
             Act::Close => self.prod(|_, conn| conn.close())?,
             Act::Abort => self.prod(|_, conn| conn.abort())?,
@@ -312,7 +317,7 @@ impl Bench {
     }
 
     fn claim(&self, claim: &Claim) -> Outcome<()> {
-        let Told { established, received, acknowledged, peer_closed, ended } =
+        let Told { established, received, acknowledged, peer_closed, urgent, soft_errors, ended } =
             self.engine.app.latest();
         let yes = |is: bool| if is { "yes" } else { "no" };
         let end = |end: Option<End>| end.map_or("none", End::name);
@@ -327,6 +332,10 @@ impl Bench {
             Claim::Acknowledged(wanted) => {
                 (acknowledged == wanted, format!("acknowledged is {acknowledged}"))
             }
+            Claim::SoftErrors(wanted) => {
+                (soft_errors == wanted, format!("soft_errors is {soft_errors}"))
+            }
+            Claim::Urgent(wanted) => (urgent == wanted, format!("urgent is {urgent}")),
             Claim::PeerClosed(wanted) => {
                 (peer_closed == wanted, format!("peer_closed is {}", yes(peer_closed)))
             }

@@ -1,6 +1,6 @@
 //! The application of a script: it does what the script says, and remembers what it was told.
 
-use crate::app::{App, Conn};
+use crate::app::{App, Conn, SoftError};
 use crate::tcp::End;
 use crate::time::Instant;
 
@@ -13,6 +13,10 @@ pub struct Told {
     /// Bytes acknowledged.
     pub acknowledged: u64,
     pub peer_closed: bool,
+    /// Stream offset of the end of the last urgent data.
+    pub urgent: u64,
+    /// ICMP errors that end nothing.
+    pub soft_errors: u64,
     pub ended: Option<End>,
 }
 
@@ -23,6 +27,8 @@ pub struct Witness {
     pub complaint: Option<&'static str>,
     /// Bytes that it still takes; `u32::MAX` for any number.
     pub room: u32,
+    /// The code point of what it sends, if not the configured one.
+    pub dscp: Option<u8>,
     close_on_fin: bool,
 }
 
@@ -83,6 +89,22 @@ impl App for Witness {
         if self.room != u32::MAX {
             self.room = self.room.saturating_sub(data.len() as u32);
         }
+    }
+
+    fn soft_error(&mut self, conn: &mut Conn<'_, Place>, _error: SoftError) {
+        self.told(conn.state).soft_errors += 1;
+    }
+
+    fn dscp(&self, _state: &Place) -> Option<u8> {
+        self.dscp
+    }
+
+    fn urgent(&mut self, conn: &mut Conn<'_, Place>, bytes: u32) {
+        let told = self.told(conn.state);
+        let end = told.received + u64::from(bytes);
+        let wrong = bytes == 0 || end <= told.urgent;
+        told.urgent = end;
+        self.complain_if(wrong, "urgent data was told again");
     }
 
     fn peer_closed(&mut self, conn: &mut Conn<'_, Place>) {
