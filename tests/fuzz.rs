@@ -1,6 +1,6 @@
 //! An engine among strangers: segments with the right four-tuple and nearly the right numbers, odd
-//! options, all flags, ARP, ICMP and noise, at arbitrary times. It must not panic, lose a frame,
-//! break a law, or answer more than it is asked.
+//! options, all flags, in both families, ARP, NDP, extension headers and noise, at arbitrary times.
+//! It must not panic, lose a frame, break a law, or answer more than it is asked.
 //!
 //! `SHAKEDOWN_SEEDS=1000 cargo test --test fuzz` tries more; a failure prints its seed,
 //! `SHAKEDOWN_SEED=7` runs that one.
@@ -16,12 +16,13 @@ use shakedown::tcp::{self, Keepalive};
 use shakedown::time::{Instant, Span};
 use shakedown::wire::Family;
 use shakedown::wire::arp;
-use shakedown::wire::ethernet::{ETHERTYPE_IPV4, Header, Mac};
+use shakedown::wire::ethernet::{Header, Mac};
+use shakedown::wire::ndp::{self, Message};
 use shakedown::wire::options::Options;
 use shakedown::wire::segment::{self, Body, Packet, Segment, Verify};
 use shakedown::wire::tcp::Flags;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -40,8 +41,11 @@ const SERVICES: [Service; 6] = [
     Service::HalfClose,
 ];
 
-/// Ports (ours, theirs) of a flow.
-type Flow = (u16, u16);
+const OURS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+const THEIRS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+
+/// Whether a flow is over IPv6, and its ports, ours and theirs.
+type Flow = (bool, u16, u16);
 
 /// What a stranger knows of a flow: what the engine sends next, and what it expects next.
 #[derive(Clone, Copy, Default)]
@@ -68,7 +72,7 @@ fn config(rng: &mut Rng) -> Config {
     Config {
         mac: OUR_MAC,
         mtu: 1500,
-        subnets: vec![Subnet::only(OURS, 24)],
+        subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
         keepalive: Some(keepalive),
         connections_max: 16,
         tcp: tcp::Config {
@@ -100,12 +104,12 @@ fn server(rng: &mut Rng) -> Engine<Server> {
 
 fn client(rng: &mut Rng) -> Engine<Client> {
     let mut config = config(rng);
-    let addresses = Range::only(THEIRS);
+    let target = |addresses| Target { addresses, first_port: 1, last_port: 4 };
     config.ranges = Some(Ranges {
-        locals: vec![Range::only(OURS)],
+        locals: vec![Range::only(OURS), Range::only(OURS6)],
         first_port: 1,
         last_port: 6,
-        targets: vec![Target { addresses, first_port: 1, last_port: 4 }],
+        targets: vec![target(Range::only(THEIRS)), target(Range::only(THEIRS6))],
         share: 0,
         shares: 1,
     });
@@ -189,7 +193,7 @@ impl<A: App> Stranger<A> {
 
     fn watch(&mut self, packet: &Packet) {
         let Body::Tcp(segment) = packet.body else { return };
-        let flow = (segment.src_port, segment.dst_port);
+        let flow = (segment.family() == Family::V6, segment.src_port, segment.dst_port);
         if segment.flags.has(Flags::RST) || self.flows.len() > 40 {
             self.flows.remove(&flow);
             return;
@@ -210,6 +214,7 @@ impl<A: App> Stranger<A> {
         let bytes = match self.rng.below(40) {
             0 => self.noise(),
             1 => self.arp(),
+            2 => self.ndp(),
             _ => self.segment(),
         };
         frame.reset(bytes.len());
@@ -222,12 +227,17 @@ impl<A: App> Stranger<A> {
         let seen = self.flows.get(&flow).copied().unwrap_or_default();
         let options = self.options();
         let payload_len = [0, 0, 0, 1, 5, 300, 1_400][self.rng.below(7) as usize];
-        let payload_at = segment::header_len(false, Family::V4, &options);
+        let (over_v6, our_port, their_port) = flow;
+        let (family, src, dst) = match over_v6 {
+            false => (Family::V4, THEIRS.into(), OURS.into()),
+            true => (Family::V6, THEIRS6.into(), OURS6.into()),
+        };
+        let payload_at = segment::header_len(false, family, &options);
         let segment = Segment {
-            src: THEIRS.into(),
-            dst: OURS.into(),
-            src_port: flow.1,
-            dst_port: flow.0,
+            src,
+            dst,
+            src_port: their_port,
+            dst_port: our_port,
             seq: seen.ack.wrapping_add(self.nearly()),
             ack: seen.seq.wrapping_add(self.nearly()),
             flags: self.flags(),
@@ -243,14 +253,29 @@ impl<A: App> Stranger<A> {
         for (byte, text) in bytes[payload_at..].iter_mut().zip(text.iter().cycle()) {
             *byte = *text;
         }
-        let ethernet =
-            Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype: ETHERTYPE_IPV4 };
+        let ethertype = family.ethertype();
+        let ethernet = Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype };
         segment::emit(&mut bytes, &ethernet, &segment, 7, 64);
+        if over_v6 && self.rng.chance(0.05) {
+            self.extend(&mut bytes);
+        }
         if self.rng.chance(0.01) {
             let at = self.rng.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << self.rng.below(8);
         }
         bytes
+    }
+
+    /// Puts an extension header, sound or nearly so, before the TCP header of an IPv6 frame.
+    fn extend(&mut self, bytes: &mut Vec<u8>) {
+        let mut header = [6, 0, 1, 4, 0, 0, 0, 0];
+        if self.rng.chance(0.5) {
+            header[self.rng.below(8) as usize] = self.rng.next() as u8;
+        }
+        bytes.splice(54..54, header);
+        bytes[20] = [0, 43, 44, 60][self.rng.below(4) as usize];
+        let len = (bytes.len() - 54) as u16;
+        bytes[18..20].copy_from_slice(&len.to_be_bytes());
     }
 
     /// A flow that the engine has spoken on, or a new one among few.
@@ -261,7 +286,7 @@ impl<A: App> Stranger<A> {
                 return *flow;
             }
         }
-        (1 + self.rng.below(7) as u16, 1 + self.rng.below(4) as u16)
+        (self.rng.chance(0.5), 1 + self.rng.below(7) as u16, 1 + self.rng.below(4) as u16)
     }
 
     /// Mostly exact; else off by a little, by a window, or by anything.
@@ -309,10 +334,32 @@ impl<A: App> Stranger<A> {
         bytes
     }
 
+    fn ndp(&mut self) -> Vec<u8> {
+        let address = |rng: &mut Rng| {
+            let random = Ipv6Addr::from_bits(u128::from(rng.next()) << 64 | 1);
+            [THEIRS6, THEIRS6, OURS6, Ipv6Addr::UNSPECIFIED, random][rng.below(5) as usize]
+        };
+        let message = match self.rng.chance(0.5) {
+            true => Message::Solicitation,
+            false => Message::Advertisement {
+                solicited: self.rng.chance(0.5),
+                overrides: self.rng.chance(0.5),
+            },
+        };
+        let (src, target) = (address(&mut self.rng), address(&mut self.rng));
+        let packet = ndp::Packet { src, dst: OURS6, target, mac: Some(THEIR_MAC), message };
+        let mut bytes = vec![0; ndp::frame_len(false)];
+        packet.emit(THEIR_MAC, OUR_MAC, None, &mut bytes);
+        bytes
+    }
+
     fn noise(&mut self) -> Vec<u8> {
         let mut bytes: Vec<u8> = (0..self.rng.below(200)).map(|_| self.rng.next() as u8).collect();
-        // Half of it comes as IPv4 to us.
-        let head = [0x02, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45];
+        // Half of it comes as IP to us.
+        let head = match self.rng.chance(0.5) {
+            true => [0x02, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45],
+            false => [0x02, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60],
+        };
         if bytes.len() > head.len() && self.rng.chance(0.5) {
             bytes[..head.len()].copy_from_slice(&head);
         }

@@ -7,9 +7,9 @@
 //!   tx <- headers, payload <- Tcb::output <----------------------------------------------'
 //! ```
 //!
-//! `egress` alone writes connections' segments; only answers that need no connection (`answer`, `discovery`)
-//! turn a frame round. The engine knows no device and reads no clock. Work a turn is bounded: a
-//! burst of frames, and the limits below.
+//! `egress` alone writes connections' segments; only answers that need no connection (`answer`,
+//! `discovery`) turn a frame round. The engine knows no device and reads no clock. Work a turn is
+//! bounded: a burst of frames, and the limits below.
 
 mod answer;
 mod discovery;
@@ -52,8 +52,8 @@ const NO_LISTENER: u16 = u16::MAX;
 /// MB of them.
 const HOSTS_MAX: u32 = 1 << 20;
 
-/// A listening port. Its place in the list is `Conn::listener`; what [`Engine::listen`] adds goes on
-/// the end.
+/// A listening port. Its place in the list is `Conn::listener`; what [`Engine::listen`] adds goes
+/// on the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub port: u16,

@@ -1,5 +1,5 @@
-//! Next hops: who has which MAC address (RFC 826, RFC 4861), who has to be asked, and the connections that
-//! wait for the answer.
+//! Next hops: who has which MAC address (RFC 826, RFC 4861), who has to be asked, and the
+//! connections that wait for the answer.
 
 use super::routes::Hop;
 use super::table::Queue;

@@ -100,8 +100,8 @@ impl Routes {
         Hop { ip: gateway.unwrap_or(remote), vlan }
     }
 
-    /// True if `address` can be one host's (RFC 9293 s3.9.1.1, MUST-46): it is no group's, nobody's, not
-    /// a loopback address, and not everyone's on one of our links.
+    /// True if `address` can be one host's (RFC 9293 s3.9.1.1, MUST-46): it is no group's,
+    /// nobody's, not a loopback address, and not everyone's on one of our links.
     pub fn is_one_host(&self, address: IpAddr) -> bool {
         if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
             return false;

@@ -14,7 +14,8 @@ pub struct Endpoints {
 }
 
 /// An address in four bytes: an IPv4 address is itself, an IPv6 address is the number that
-/// [`Hosts`](super::Hosts) has given it, out of 240.0.0.0/4, which names no IPv4 host (RFC 1112 s4).
+/// [`Hosts`](super::Hosts) has given it, out of 240.0.0.0/4, which names no IPv4 host (RFC 1112
+/// s4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host(u32);
 

@@ -23,6 +23,7 @@ use crate::flow::tuples::{Range, Ranges, Target};
 use crate::frame::{Burst, Pool};
 use crate::rng::Rng;
 use crate::time::{Instant, Span};
+use crate::wire::Family;
 use crate::wire::ethernet::Mac;
 use crate::wire::segment::Verify;
 use crate::worker::Worker;
@@ -30,7 +31,7 @@ use monitor::{Referee, Side};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::BufWriter;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -43,6 +44,9 @@ const TURN: Span = Span::from_micros(1);
 pub const A_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// Address of host B, which is the server where there is one.
 pub const B_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// Their IPv6 addresses, which [`Setup::over`] gives them.
+pub const A_IP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+pub const B_IP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 /// B's listeners have consecutive ports from here on.
 pub const FIRST_PORT: u16 = 8000;
 
@@ -115,6 +119,24 @@ impl Setup {
             ring_frames: 256,
             seed: seeds.next(),
             captures: None,
+        }
+    }
+
+    /// Both hosts speak both families; A connects over these.
+    pub fn over(&mut self, families: &[Family]) {
+        self.a.subnets.push(Subnet::only(A_IP6, 64));
+        self.b.subnets.push(Subnet::only(B_IP6, 64));
+        let ranges = self.a.ranges.as_mut().expect("A is a client");
+        let target = ranges.targets[0];
+        ranges.locals = Vec::new();
+        ranges.targets = Vec::new();
+        for family in families {
+            let (local, remote) = match family {
+                Family::V4 => (Range::only(A_IP), Range::only(B_IP)),
+                Family::V6 => (Range::only(A_IP6), Range::only(B_IP6)),
+            };
+            ranges.locals.push(local);
+            ranges.targets.push(Target { addresses: remote, ..target });
         }
     }
 

@@ -158,6 +158,10 @@ impl Paths {
             return Fate::Dropped;
         }
         let held = &mut self.blocks[usize::from(tcb.path)].held;
+        // A second FIN elsewhere: its number would have no page and no meaning.
+        if fin && held.fin.is_some_and(|known| known != text.end) {
+            return Fate::Dropped;
+        }
         let numbers = Range { end: text.end.plus(u32::from(fin)), ..text };
         let again = held.ranges().iter().find_map(|range| range.and(numbers));
         let known = again == Some(numbers);
@@ -177,7 +181,15 @@ impl Paths {
     /// [delivered](Paths::deliver). More than `room` is never in order: the window promised so much
     /// and no more.
     pub(super) fn join(&mut self, tcb: &Tcb, room: u32) -> Joined {
-        let (Paths { blocks, pages, .. }, next) = (self, tcb.rcv_nxt);
+        let next = tcb.rcv_nxt;
+        let fin = self.blocks.get(usize::from(tcb.path)).and_then(|path| path.held.fin);
+        if fin.is_some_and(|fin| fin.before(next)) {
+            // Text where FIN was said to be, whose number has no page: of a peer that contradicts
+            // itself nothing ahead is to be believed.
+            self.forget_held(tcb);
+            return Joined::default();
+        }
+        let Paths { blocks, pages, .. } = self;
         let Some(Path { held, .. }) = blocks.get_mut(usize::from(tcb.path)) else {
             return Joined::default();
         };

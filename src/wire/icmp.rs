@@ -216,8 +216,8 @@ impl Unspoken {
         }
     }
 
-    /// An IPv6 datagram that stands at `at` in its frame. Its error quotes as much of it as there is
-    /// room for: port unreachable for UDP, unknown next header for other protocols, and what is
+    /// An IPv6 datagram that stands at `at` in its frame. Its error quotes as much of it as there
+    /// is room for: port unreachable for UDP, unknown next header for other protocols, and what is
     /// wrong with its extension headers before either (RFC 4443 s3.1, s3.4). `None` if nothing
     /// follows its headers.
     pub fn v6(header: &ipv6::Header, at: usize) -> Option<Unspoken> {

@@ -234,9 +234,9 @@ pub fn emit(
     datagram[24..HEADER_LEN].copy_from_slice(&dst.octets());
 }
 
-/// RFC 4291 s2.5.3, s2.5.5.2, s2.7: a source is no group, no loopback, and no IPv4 host's. It may be
-/// unspecified where an address is being checked (s2.5.2). So no SYN comes from anything else (RFC
-/// 9293 s3.9.2.3, MUST-63).
+/// RFC 4291 s2.5.3, s2.5.5.2, s2.7: a source is no group, no loopback, and no IPv4 host's. It may
+/// be unspecified where an address is being checked (s2.5.2). So no SYN comes from anything else
+/// (RFC 9293 s3.9.2.3, MUST-63).
 #[inline]
 fn may_send(src: Ipv6Addr) -> bool {
     !src.is_multicast() && !src.is_loopback() && !is_mapped(src)

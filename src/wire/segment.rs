@@ -537,7 +537,8 @@ mod tests {
             let (dst, src) = (Mac([2; 6]), Mac([4; 6]));
             let ethertype = segment.family().ethertype();
             let ethernet = ethernet::Header { dst, src, vlan, ethertype };
-            segment.payload_at = header_len(vlan.is_some(), segment.family(), &segment.options) as u16;
+            let family = segment.family();
+            segment.payload_at = header_len(vlan.is_some(), family, &segment.options) as u16;
             segment.payload_len = payload.len() as u16;
             let mut frame = framed(&ethernet, &segment, &payload);
             frame.resize(frame.len() + padding, 0x55);

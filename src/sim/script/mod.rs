@@ -14,8 +14,9 @@
 //! Sequence numbers are relative to the first SYN of their side. Times are seconds after the line
 //! before. Whatever the engine sends must be expected by the next line: silence is checked always.
 //! `[ect0]`, `[ce]` or `[dscp 46]` before the flags is what the IP header says; nothing is zero.
-//! A script is the same over IPv4 and IPv6, unless it says `--ip_version`. Payload is a pattern that both sides verify. `parse` knows the notation, `run` the meaning,
-//! `notation` what a segment looks like, `witness` what the application was told.
+//! A script is the same over IPv4 and IPv6, unless it says `--ip_version`. Payload is a pattern
+//! that both sides verify. `parse` knows the notation, `run` the meaning, `notation` what a segment
+//! looks like, `witness` what the application was told, `icmp` what an error is in each family.
 
 mod icmp;
 mod notation;
