@@ -97,7 +97,7 @@ impl Packet {
                 (SOURCE_MAC, !ip.src.is_unspecified() || ip.dst == solicited_node(target))
             }
             Message::Advertisement { solicited, .. } => {
-                (TARGET_MAC, !ip.src.is_unspecified() && !(solicited && ip.dst.is_multicast()))
+                (TARGET_MAC, !(ip.src.is_unspecified() || solicited && ip.dst.is_multicast()))
             }
         };
         let mac = mac_option(options, wanted)?;
