@@ -115,7 +115,8 @@ pub(super) fn reachable(
         let routed = gateways.iter().any(|&gateway| {
             gateway.is_ipv4() == first.is_ipv4() && (on_link(gateway) || !anywhere(gateway))
         });
-        if !routed && !(on_link(first) && on_link(last)) {
+        let neighbors = on_link(first) && on_link(last);
+        if !routed && !neighbors {
             let link = vlan.map_or(String::new(), |vlan| format!(" on VLAN {vlan}"));
             return Err(format!(
                 "target {last} is outside the subnet of {from}{link}: say --gateway, or fix --addr"
