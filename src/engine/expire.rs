@@ -34,6 +34,7 @@ impl<A: App> Engine<A> {
         match tcb.expires(keepalive, &mut env) {
             Expiry::Early => return self.rearm(slot, now),
             Expiry::ResendSyn | Expiry::Resend => self.counters.timeouts += 1,
+            Expiry::Reorder | Expiry::ProbeTail => {}
             Expiry::ProbeWindow => self.counters.zero_window_probes += 1,
             Expiry::Acknowledge => self.counters.delayed_acks += 1,
             Expiry::ProbeKeepalive => self.counters.keepalive_probes += 1,

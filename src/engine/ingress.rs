@@ -321,7 +321,6 @@ impl<A: App> Engine<A> {
             Some(Note::AheadAgain) => self.counters.dsack_ofo_sent += 1,
             Some(Note::ChallengeAck) => self.counters.challenge_acks += 1,
             Some(Note::Paws) => self.counters.paws_estab += 1,
-            Some(Note::FastRetransmit) => self.counters.fast_retrans += 1,
         }
     }
 }

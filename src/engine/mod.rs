@@ -186,6 +186,7 @@ impl<A: App> Engine<A> {
         }
         self.resolve(now, pool, tx);
         self.egress(now, pool, tx);
+        self.count_flights();
     }
 
     /// Connections in the table, TIME-WAIT included.
@@ -396,8 +397,37 @@ impl<A: App> Engine<A> {
         }
     }
 
+    /// What the flights have counted, by its published names.
+    fn count_flights(&mut self) {
+        let tcp::Tally {
+            refused,
+            fast_retransmissions,
+            slow_retransmissions,
+            sack_recoveries,
+            reno_recoveries,
+            retransmissions_lost,
+            tail_probes,
+            tail_recoveries,
+            dsacks,
+            sacks_discarded,
+            reneged,
+        } = self.table.paths.tally;
+        self.counters.paths_refused = refused;
+        self.counters.fast_retrans = fast_retransmissions;
+        self.counters.slow_start_retrans = slow_retransmissions;
+        self.counters.sack_recoveries = sack_recoveries;
+        self.counters.reno_recoveries = reno_recoveries;
+        self.counters.lost_retransmits = retransmissions_lost;
+        self.counters.loss_probes = tail_probes;
+        self.counters.loss_probe_recoveries = tail_recoveries;
+        self.counters.dsacks = dsacks;
+        self.counters.sacks_discarded = sacks_discarded;
+        self.counters.sack_reneging = reneged;
+    }
+
     /// The application's connection is over although the block stays: TIME-WAIT.
     fn begin_time_wait(&mut self, slot: u32, now: Instant) {
+        self.table.paths.reclaim(&mut self.table.tcbs[slot as usize]);
         self.in_time_wait += 1;
         self.counters.time_waits += 1;
         self.counters.closed += 1;

@@ -155,6 +155,7 @@ impl<S: Copy + Default> Table<S> {
         for (slot, tcb) in self.tcbs.iter().enumerate() {
             let filed = self.find(&tcb.key) == Some(slot as u32);
             tcb.check(config);
+            self.paths.check_flight(tcb);
             numbers += if tcb.key.family() == Family::V6 { 2 } else { 0 };
             if filed {
                 assert!(tcb.state() != State::Closed, "slot {slot} is filed and CLOSED");

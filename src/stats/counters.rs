@@ -59,7 +59,17 @@ counters! {
     ofo_dropped, "TCPOFODrop", "Segments that arrived ahead of order and were dropped: no room to keep them.";
     dsack_ofo_sent, "TCPDSACKOfoSent", "Segments that arrived ahead of order and again.";
     out_of_window, "TCPOutOfWindow", "Segments whose sequence numbers were not acceptable (RFC 9293 s3.10.7.4).";
-    fast_retrans, "TCPFastRetrans", "Losses taken from three duplicate ACKs (RFC 5681 s3.2).";
+    fast_retrans, "TCPFastRetrans", "Segments sent again in fast recovery (RFC 6582, RFC 6675).";
+    slow_start_retrans, "TCPSlowStartRetrans", "Segments sent again after a retransmission timeout.";
+    reno_recoveries, "TCPRenoRecovery", "Fast recoveries of peers without SACK.";
+    sack_recoveries, "TCPSackRecovery", "Fast recoveries of peers with SACK.";
+    lost_retransmits, "TCPLostRetransmit", "Segments sent again that were lost again.";
+    loss_probes, "TCPLossProbes", "Tail loss probes sent (RFC 8985 s7).";
+    loss_probe_recoveries, "TCPLossProbeRecovery", "Losses that a tail loss probe repaired.";
+    dsacks, "TCPDSACKRecv", "Segments by which the peer reports that something arrived twice (RFC 2883).";
+    sacks_discarded, "TCPSACKDiscard", "SACK blocks that can't be true, or that there was no place for.";
+    sack_reneging, "TCPSACKReneging", "Peers that discarded what they had reported by SACK.";
+    paths_refused, "paths_refused_total", "Times a connection had to do without a data path: all were lent.";
     zero_window_probes, "TCPWinProbe", "Zero-window probes sent.";
     end_finished, "end_finished_total", "Connections that ended by FIN from both sides.";
     end_reset, "end_reset_total", "Connections ended by the peer's RST after ESTABLISHED.";

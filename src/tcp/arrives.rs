@@ -1,10 +1,9 @@
 //! SEGMENT ARRIVES (RFC 9293 s3.10.7), step for step in the RFC's order.
 
-use super::flight::FLIGHT_SEGMENTS_MAX;
 use super::reassembly::Range;
 use super::state::{Event, State};
 use super::tcb::{Tcb, flag, owed, time_wait};
-use super::{Config, End, Env, Paths, Seq};
+use super::{Config, End, Env, Seq};
 use crate::time::Instant;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
@@ -54,12 +53,7 @@ pub enum Note {
     AheadAgain,
     ChallengeAck,
     Paws,
-    FastRetransmit,
 }
-
-/// Duplicate acknowledgments after which the first unacknowledged segment is taken for lost (RFC
-/// 5681 s3.2).
-const DUP_ACKS_LOST: u8 = 3;
 
 impl Tcb {
     /// Lets `segment` act on this connection.
@@ -157,6 +151,9 @@ impl Tcb {
         self.remember_timestamp(segment);
         self.hears(env.config, now);
         arrival.echoed = self.hears_echo(segment);
+        if arrival.echoed {
+            self.congestion_echoed(env.paths);
+        }
         if self.state() == State::Closed {
             return;
         }
@@ -291,7 +288,7 @@ impl Tcb {
             }
             self.enter(Event::AckOfSyn);
             self.syn_acknowledged(now, arrival);
-            self.take_window(segment, config, now);
+            self.take_window(segment, env);
             return true;
         }
         // "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the
@@ -301,14 +298,17 @@ impl Tcb {
             self.challenge(arrival);
             return false;
         }
-        let advances = ack.after(self.snd_una);
+        let una = self.snd_una;
+        let advances = ack.after(una);
+        let duplicate = ack == una && self.is_duplicate(segment);
         if advances {
             self.advance(ack, env, arrival);
-        } else if ack == self.snd_una && self.is_duplicate(segment) {
-            self.duplicate_ack(env.paths, arrival);
         }
-        if advances || (ack == self.snd_una && self.is_newer(segment)) {
-            self.take_window(segment, config, now);
+        if advances || duplicate || (ack == una && !segment.options.sack.is_empty()) {
+            self.acknowledge_flight(segment, una, duplicate, env);
+        }
+        if advances || (ack == una && self.is_newer(segment)) {
+            self.take_window(segment, env);
         }
         if self.has(flag::FIN_SENT) && self.snd_una == self.snd_max {
             self.fin_acknowledged(config, now, arrival);
@@ -341,11 +341,6 @@ impl Tcb {
         self.snd_nxt = self.snd_nxt.max(ack);
         self.measure(now);
         self.retries = 0;
-        if let Some(path) = env.paths.of(self) {
-            path.flight.dup_acks = 0;
-            path.flight.recover = path.flight.recover.filter(|&recover| !ack.after(recover));
-            path.flight.segments = (path.flight.segments + 1).min(FLIGHT_SEGMENTS_MAX);
-        }
         // What a probe carried was taken. If the window is still closed, probing begins anew.
         self.flags &= !flag::PERSIST;
         // RFC 6298 s5.2-5.3.
@@ -361,18 +356,6 @@ impl Tcb {
             && u32::from(segment.window) << self.snd_shift == self.snd_wnd
     }
 
-    fn duplicate_ack(&mut self, paths: &mut Paths, arrival: &mut Arrival) {
-        let Some(path) = paths.of(self) else { return };
-        if path.flight.recover.is_some() || self.has(flag::PERSIST) {
-            return;
-        }
-        path.flight.dup_acks += 1;
-        if path.flight.dup_acks == DUP_ACKS_LOST {
-            self.recover(paths);
-            arrival.note = Some(Note::FastRetransmit);
-        }
-    }
-
     /// "the send window should be updated": only from segments newer than the last that did
     /// (SND.WL1, SND.WL2).
     ///
@@ -385,7 +368,7 @@ impl Tcb {
         !self.wl1.after(seq) && (self.wl1 != seq || !self.wl2.after(ack))
     }
 
-    fn take_window(&mut self, segment: &Segment, config: &Config, now: Instant) {
+    fn take_window(&mut self, segment: &Segment, env: &mut Env<'_>) {
         (self.wl1, self.wl2) = (Seq(segment.seq), Seq(segment.ack));
         // RFC 7323 s2.2: that of a SYN is not scaled; one may end a simultaneous open.
         let shift = if segment.flags.has(Flags::SYN) { 0 } else { self.snd_shift };
@@ -396,9 +379,10 @@ impl Tcb {
             // rest.
             self.flags &= !flag::PERSIST;
             self.retries = 0;
-            self.snd_nxt = self.snd_una;
             let in_flight = self.snd_una != self.snd_max;
-            self.timer_at = if in_flight { now + self.rto(config) } else { Instant::NEVER };
+            let rto_at = env.now + self.rto(env.config);
+            self.timer_at = if in_flight { rto_at } else { Instant::NEVER };
+            self.send_anew(env.paths);
         }
     }
 

@@ -2,25 +2,31 @@
 //! application.
 
 pub mod arrives;
+pub mod cc;
 mod ecn;
 mod flight;
 pub mod isn;
 pub mod output;
 mod pages;
 pub mod path;
+mod rack;
 mod reassembly;
 mod receive;
+mod recovery;
 pub mod rto;
+mod scoreboard;
 pub mod seq;
 pub mod state;
 pub mod tcb;
+mod text;
 mod timestamps;
 mod urgent;
 
 pub use arrives::{Arrival, Note};
+pub use cc::Congestion;
 pub use isn::isn;
 pub use output::Transmit;
-pub use path::Paths;
+pub use path::{Paths, Tally};
 pub use rto::Expiry;
 pub use seq::Seq;
 pub use state::State;
@@ -192,6 +198,10 @@ pub struct Config {
     pub dscp: u8,
     /// Memory for what all connections of an engine hold out of order.
     pub reassembly_bytes: u32,
+    pub congestion: Congestion,
+    /// Hold small segments back while something is under way (RFC 9293 s3.7.4, SHLD-7). Off in a
+    /// load tester, as an application of its kind would have it (MUST-17).
+    pub nagle: bool,
 }
 
 impl Default for Config {
@@ -218,6 +228,8 @@ impl Default for Config {
             ecn: Ecn::Accept,
             dscp: 0,
             reassembly_bytes: 32_000_000,
+            congestion: Congestion::Cubic,
+            nagle: false,
         }
     }
 }

@@ -4,9 +4,8 @@
 //! Order: duplicate ACKs one for one; the handshake's ACK if nothing can carry it; probes; text
 //! with FIN; a bare ACK; RST last. Whatever carries ACK pays the coalesced one.
 
-use super::rto::micros;
 use super::state::State;
-use super::tcb::{SYN_WINDOW_MAX, TIMESTAMP_BYTES, Tcb, flag, offered_shift, owed};
+use super::tcb::{SYN_WINDOW_MAX, Tcb, flag, offered_shift, owed};
 use super::timestamps::timestamp;
 use super::{Config, Env, Seq};
 use crate::time::Instant;
@@ -74,7 +73,7 @@ impl Tcb {
             | State::Closing
             | State::LastAck => {
                 let fin = u64::from(self.has(flag::FIN_QUEUED));
-                self.offset_at_next() < self.promised.saturating_add(fin)
+                self.has(flag::LOST) || self.offset_at_next() < self.promised.saturating_add(fin)
             }
             State::Closed | State::Listen | State::FinWait2 | State::TimeWait => false,
         }
@@ -139,10 +138,11 @@ impl Tcb {
     fn syn_options(&self, config: &Config, now: Instant, answer: bool) -> Options {
         let stamped = if answer { self.has(flag::TIMESTAMPS) } else { config.timestamps };
         let scaling = if answer { self.has(flag::SCALING) } else { config.window_scaling };
+        let sack = if answer { self.has(flag::SACK) } else { config.sack };
         Options {
             mss: Some(config.mss.of(self.key.family())),
             window_scale: scaling.then(|| offered_shift(config)),
-            sack_permitted: if answer { self.has(flag::SACK) } else { config.sack },
+            sack_permitted: sack,
             timestamps: stamped
                 .then(|| (timestamp(config, now), if answer { self.ts_recent } else { 0 })),
             ..Options::default()
@@ -203,122 +203,14 @@ impl Tcb {
         }
     }
 
-    /// The next text or FIN that the peer's window and ours allow.
-    fn text(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
-        let (config, now, room) = (env.config, env.now, env.room);
-        let unsent = self.unsent();
-        let offset = self.offset_at_next();
-        let fin_acked = self.has(flag::FIN_SENT) && self.snd_una == self.snd_max;
-        let fin_due = self.has(flag::FIN_QUEUED) && !fin_acked && offset <= self.promised;
-        let probe = self.owed & owed::PROBE != 0;
-        self.owed &= !owed::PROBE;
-        if unsent == 0 && !fin_due {
-            return None;
-        }
-        let mss = u32::from(self.segment_bytes());
-        let in_flight = self.snd_nxt.since(self.snd_una);
-        let peer_room = self.snd_wnd.saturating_sub(in_flight);
-        let segments = env.paths.lend(self).map_or(1, |path| path.flight.segments);
-        let flight_room = (u32::from(segments) * mss).saturating_sub(in_flight);
-        // A probe carries at least one octet, or the FIN, whatever the window (MUST-36).
-        let usable = if probe { peer_room.max(1) } else { peer_room.min(flight_room) };
-        let len = u64::from(usable.min(mss)).min(unsent) as u32;
-        let fin = fin_due && u64::from(len) == unsent && usable > len;
-        // RFC 9293 s3.8.6.2.1, MUST-38: a full segment, or all there is, or half the largest
-        // window; less waits.
-        let worthwhile = fin
-            || len == mss
-            || (len > 0 && u64::from(len) == unsent)
-            || (len > 0 && len >= self.snd_wnd_max() / 2);
-        if !probe && !worthwhile {
-            self.persist(config, now);
-            return None;
-        }
-        let again = self.snd_nxt.before(self.snd_max);
-        let seq = self.snd_nxt;
-        let mut flags = Flags::ACK;
-        if len > 0 && u64::from(len) == unsent {
-            // MUST-61: "the PSH bit in the last buffered segment".
-            flags = flags | Flags::PSH;
-        }
-        if fin {
-            flags = flags | Flags::FIN;
-            self.flags |= flag::FIN_SENT;
-        }
-        if env.paths.of(self).is_none_or(|path| path.flight.recover.is_none()) {
-            self.time(len + u32::from(fin), now);
-        }
-        self.sent(len + u32::from(fin), config, now);
-        self.owed &= !(owed::ACK | owed::HANDSHAKE);
-        Some(Transmit {
-            seq,
-            ack: self.rcv_nxt,
-            flags,
-            window: self.advertise(config, room),
-            options: self.text_options(config, now),
-            offset,
-            len: len as u16,
-            again,
-            tos: 0,
-            urgent: 0,
-        })
-    }
-
-    /// Nothing may go. If nothing is on its way either, no ACK will come to change that: it is the
-    /// peer's window that keeps us, and the timer becomes the persist timer, the first probe after
-    /// one RTO (RFC 9293 s3.8.6.1, SHLD-29).
-    fn persist(&mut self, config: &Config, now: Instant) {
-        if self.snd_nxt != self.snd_una || self.has(flag::PERSIST) {
-            return;
-        }
-        self.flags |= flag::PERSIST;
-        self.retries = 0;
-        self.probes = 0;
-        self.timer_at = now + self.rto(config);
-    }
-
-    /// Times the `numbers` sequence numbers that are sent now at `snd_nxt`, if they are new (RFC
-    /// 6298 s3).
-    fn time(&mut self, numbers: u32, now: Instant) {
-        if self.snd_nxt == self.snd_max && !self.has(flag::TIMING) {
-            self.flags |= flag::TIMING;
-            (self.rtt_seq, self.rtt_at_us) = (self.snd_nxt.plus(numbers), micros(now));
-        }
-    }
-
-    /// Accounts for `numbers` sequence numbers sent at `snd_nxt`.
-    fn sent(&mut self, numbers: u32, config: &Config, now: Instant) {
-        self.snd_nxt = self.snd_nxt.plus(numbers);
-        self.snd_max = self.snd_max.max(self.snd_nxt);
-        // RFC 6298 s5.1.
-        if self.timer_at == Instant::NEVER {
-            self.timer_at = now + self.rto(config);
-        }
-    }
-
-    /// Promised bytes from `snd_nxt` on.
-    fn unsent(&self) -> u64 {
-        self.promised.saturating_sub(self.offset_at_next())
-    }
-
-    /// Stream offset of `snd_nxt`; one past `promised` once FIN is behind it.
-    fn offset_at_next(&self) -> u64 {
-        self.una_offset + u64::from(self.snd_nxt.since(self.snd_una))
-    }
-
-    /// Payload bytes of a full segment (MUST-16).
-    fn segment_bytes(&self) -> u16 {
-        self.snd_mss - if self.has(flag::TIMESTAMPS) { TIMESTAMP_BYTES } else { 0 }
-    }
-
-    fn text_options(&self, config: &Config, now: Instant) -> Options {
+    pub(super) fn text_options(&self, config: &Config, now: Instant) -> Options {
         let stamped = self.has(flag::TIMESTAMPS);
         let timestamps = stamped.then(|| (timestamp(config, now), self.ts_recent));
         Options { timestamps, ..Options::default() }
     }
 
     /// The window field, and the edge it promises.
-    fn advertise(&mut self, config: &Config, room: u32) -> u16 {
+    pub(super) fn advertise(&mut self, config: &Config, room: u32) -> u16 {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let edge = self.edge(config, room);
         let shift = self.rcv_shift(config);

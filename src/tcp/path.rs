@@ -3,13 +3,15 @@
 //! and lent on demand.
 //!
 //! Invariant: a block is with one connection or free. A connection that finds none free goes on
-//! without: it sends a segment at a time and drops what comes out of order. `refused` counts that.
+//! without: it sends a segment at a time and drops what comes out of order. `Tally::refused` counts
+//! that.
 
 use super::flight::Flight;
 use super::pages::Pages;
 use super::reassembly::Held;
+use super::tcb::flag;
 use super::urgent::Urgent;
-use super::{Config, Tcb};
+use super::{Config, State, Tcb};
 
 /// No path: in `Tcb::path`.
 pub(super) const NONE: u16 = u16::MAX;
@@ -28,8 +30,29 @@ pub struct Paths {
     pub(super) blocks: Vec<Path>,
     free: Vec<u16>,
     pub(super) pages: Pages,
-    /// Connections that found no block free.
+    pub tally: Tally,
+}
+
+/// What happened to the flights, for the engine's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Times that a connection found no block free.
     pub refused: u64,
+    /// Segments sent again in fast recovery, and after a timeout.
+    pub fast_retransmissions: u64,
+    pub slow_retransmissions: u64,
+    pub sack_recoveries: u64,
+    pub reno_recoveries: u64,
+    /// Segments sent again that were lost again.
+    pub retransmissions_lost: u64,
+    pub tail_probes: u64,
+    /// Losses that a tail loss probe repaired.
+    pub tail_recoveries: u64,
+    pub dsacks: u64,
+    /// SACK blocks that can't be true, or that there was no place for.
+    pub sacks_discarded: u64,
+    /// Peers that discarded what they had reported to have.
+    pub reneged: u64,
 }
 
 impl Paths {
@@ -41,7 +64,8 @@ impl Paths {
         assert!(count < NONE);
         let blocks = vec![Path::default(); usize::from(count)];
         let pages = Pages::new(count, config.window, config.reassembly_bytes);
-        Paths { blocks, free: (0..count).rev().collect(), pages, refused: 0 }
+        let free = (0..count).rev().collect();
+        Paths { blocks, free, pages, tally: Tally::default() }
     }
 
     /// The path of a connection, if it has one.
@@ -49,11 +73,17 @@ impl Paths {
         self.blocks.get_mut(usize::from(tcb.path))
     }
 
+    /// The flight of a connection, if it has begun one, and where to count what becomes of it.
+    pub(super) fn flight(&mut self, tcb: &Tcb) -> Option<(&mut Flight, &mut Tally)> {
+        let path = self.blocks.get_mut(usize::from(tcb.path))?;
+        path.flight.is_begun().then_some((&mut path.flight, &mut self.tally))
+    }
+
     /// The path of a connection, which is given one if it has none.
     pub(super) fn lend(&mut self, tcb: &mut Tcb) -> Option<&mut Path> {
         if tcb.path == NONE {
             let Some(number) = self.free.pop() else {
-                self.refused += 1;
+                self.tally.refused += 1;
                 return None;
             };
             tcb.path = number;
@@ -69,6 +99,22 @@ impl Paths {
             *path = Path::default();
             self.free.push(tcb.path);
             tcb.path = NONE;
+        }
+    }
+
+    /// Law 3's part: the scoreboard of a connection covers what it has in flight, no more and no
+    /// less.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn check_flight(&self, tcb: &Tcb) {
+        if let Some(path) = self.blocks.get(usize::from(tcb.path))
+            && path.flight.is_begun()
+            && tcb.state() != State::Closed
+        {
+            path.flight.board.check(tcb.snd_una, tcb.snd_max);
+            assert_eq!(tcb.snd_nxt, tcb.snd_max, "a flight has no number to fall back to");
+            assert_eq!(path.flight.board.lost() > 0, tcb.has(flag::LOST));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::state::{Event, State};
 use super::tcb::{Tcb, flag, owed};
-use super::{Config, End, Env, Keepalive, Paths};
+use super::{Config, End, Env, Keepalive};
 use crate::time::{Instant, Span};
 
 /// Granularity of our clock for RFC 6298's G, in µs: a tick of the timer wheel.
@@ -20,6 +20,10 @@ pub enum Expiry {
     ResendSyn,
     /// The first unacknowledged segment is owed again.
     Resend,
+    /// What is overdue was taken for lost (RFC 8985 s6.3).
+    Reorder,
+    /// A tail loss probe is owed (RFC 8985 s7).
+    ProbeTail,
     /// A zero-window probe is owed.
     ProbeWindow,
     /// A delayed acknowledgment is owed.
@@ -85,7 +89,7 @@ impl Tcb {
                 | State::FinWait2
                 | State::CloseWait
                 | State::Closing
-                | State::LastAck => self.resend_text(config, now, env.paths),
+                | State::LastAck => self.resend_text(env),
             };
         }
         match self.state() {
@@ -127,53 +131,40 @@ impl Tcb {
             return Expiry::Ended(End::SynTimeout);
         }
         self.flags |= flag::SYN_RESENT;
-        self.fall_back(config, now);
+        self.back_off(config, now);
+        self.snd_nxt = self.snd_una;
         Expiry::ResendSyn
     }
 
-    fn resend_text(&mut self, config: &Config, now: Instant, paths: &mut Paths) -> Expiry {
+    fn resend_text(&mut self, env: &mut Env<'_>) -> Expiry {
         // A peer that answers zero-window probes is never given up (MUST-37): `probes` counts the
         // unanswered ones.
         let persist = self.has(flag::PERSIST);
+        if !persist && let Some(expiry) = self.alarm_rings(env) {
+            return expiry;
+        }
         let unanswered = if persist { self.probes } else { self.retries };
-        if unanswered >= config.data_retries {
+        if unanswered >= env.config.data_retries {
             // RFC 9293 s3.8.3: R2 is passed: close the connection.
             self.abandon();
             return Expiry::Ended(End::DataTimeout);
         }
-        self.fall_back(config, now);
+        self.back_off(env.config, env.now);
         if persist {
+            self.send_anew(env.paths);
             self.probes += 1;
             self.owed |= owed::PROBE;
             return Expiry::ProbeWindow;
         }
-        self.recover(paths);
-        // RFC 5681 s3.1: "the cwnd MUST be set to no more than the loss window, LW, which equals 1
-        // full-sized segment".
-        if let Some(path) = paths.of(self) {
-            path.flight.segments = 1;
-        }
+        self.time_out_flight(env.paths);
         Expiry::Resend
     }
 
-    /// Goes back to the first unacknowledged number, backs the timer off (RFC 6298 s5.4-5.6) and
-    /// stops the measurement.
-    fn fall_back(&mut self, config: &Config, now: Instant) {
+    /// Backs the timer off (RFC 6298 s5.5-5.6) and stops the measurement.
+    fn back_off(&mut self, config: &Config, now: Instant) {
         self.retries = self.retries.saturating_add(1);
-        self.snd_nxt = self.snd_una;
         self.flags &= !flag::TIMING;
         self.timer_at = now + self.rto(config);
-    }
-
-    /// Text is taken for lost: goes back to the first unacknowledged number. The duplicates among
-    /// what is sent again are answered by duplicate ACKs; until everything that was sent up to now
-    /// is acknowledged, and more, those are no news of another loss (RFC 6582 s3.2, "recover").
-    pub(super) fn recover(&mut self, paths: &mut Paths) {
-        self.snd_nxt = self.snd_una;
-        self.flags &= !flag::TIMING;
-        if let Some(path) = paths.of(self) {
-            (path.flight.dup_acks, path.flight.recover) = (0, Some(self.snd_max));
-        }
     }
 
     /// Keep-alive (RFC 9293 s3.8.4, MAY-5): nothing was heard for the interval.

@@ -42,6 +42,8 @@ pub(super) mod owed {
     pub const PROBE: u8 = 8;
     /// A keepalive probe (RFC 9293 s3.8.4).
     pub const KEEPALIVE: u8 = 16;
+    /// A tail loss probe (RFC 8985 s7).
+    pub const TAIL: u8 = 32;
 }
 
 /// What is true of a connection.
@@ -72,6 +74,8 @@ pub(super) mod flag {
     pub const ECN: u16 = 1 << 14;
     /// An acknowledgment of text waits until `ack_by_ms` at most.
     pub const DELAYED: u16 = 1 << 15;
+    /// Something in flight is taken for lost and goes out again.
+    pub const LOST: u16 = 512;
 }
 
 /// One connection.

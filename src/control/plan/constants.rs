@@ -53,6 +53,7 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         },
         dscp: tcp_dscp.unwrap_or(default.dscp),
         reassembly_bytes: tcp_reassembly.unwrap_or(default.reassembly_bytes),
+        ..default
     };
     if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
         return Err(format!(

@@ -179,6 +179,11 @@ impl Setup {
             }
             "reassembly" => tcp.reassembly_bytes = number(value)?,
             "window_scaling" => tcp.window_scaling = yes(value)?,
+            "nagle" => tcp.nagle = yes(value)?,
+            "congestion" => {
+                tcp.congestion = named(&tcp::Congestion::ALL, |one| one.name(), value)
+                    .ok_or_else(|| format!("there is no congestion control `{value}`"))?;
+            }
             "keepalive" => {
                 let [idle, interval, probes] = arguments(value)?;
                 let (idle, interval) = (span(idle)?, span(interval)?);
