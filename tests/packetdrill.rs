@@ -100,6 +100,11 @@ fn a_listener_keeps_as_many_as_it_was_told() {
 }
 
 #[test]
+fn a_port_is_open_while_its_socket_listens() {
+    play("closed");
+}
+
+#[test]
 fn calls_that_block_return_at_the_instant_at_which_they_can() {
     play("blocks");
 }

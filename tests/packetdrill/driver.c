@@ -373,6 +373,23 @@ static void overfull(void)
 	}
 }
 
+static void closed(void)
+{
+	struct sockaddr_storage at;
+	int fd = open_socket(0);
+	socklen_t len = address(&at, 0, 8080);
+	EXPECT(so.bind(so.it, fd, (void *)&at, len), 0);
+	peer_sends(SYN, 0, 0, 0, 32000);
+	EXPECT(sniff(), 1); // A bound socket does not listen.
+	EXPECT(last.flags, RST | ACK);
+	EXPECT(so.listen(so.it, fd, 1), 0);
+	EXPECT(so.close(so.it, fd), 0);
+	peer_sends(SYN, 0, 0, 0, 32000);
+	EXPECT(sniff(), 1); // And a closed one does not any more.
+	EXPECT(last.flags, RST | ACK);
+	EXPECT(last.ack, 1);
+}
+
 static int shared_fd;
 static long long returned_at;
 
@@ -412,7 +429,7 @@ static const struct { const char *name; void (*play)(void); } scenes[] = {
 	{"passive", passive}, {"active", active}, {"refused", refused}, {"reset", reset},
 	{"timed_out", timed_out}, {"retransmits", retransmits}, {"closes_unread", closes_unread},
 	{"lingers_not", lingers_not}, {"keeps_alive", keeps_alive}, {"overfull", overfull},
-	{"blocks", blocks},
+	{"blocks", blocks}, {"closed", closed},
 };
 
 int main(int count, char **words)
