@@ -21,7 +21,11 @@ pub const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// More frames than the windows of a script's connections hold.
-const FRAMES: u32 = 4096;
+const FRAMES: u32 = 1024;
+
+/// Largest datagram: scripts have peers send several segments in one, as a kernel's receive offload
+/// hands them on.
+const DATAGRAM_BYTES_MAX: u16 = 32_000;
 
 /// Turns at one instant. An engine that still moves then is left until the next instant.
 const TURNS_MAX: usize = 100_000;
@@ -39,7 +43,6 @@ pub struct Net {
     pub departures: VecDeque<Departure>,
     /// The addresses that are ours.
     pub addresses: Vec<IpAddr>,
-    mtu: u16,
     pool: Pool,
     rx: Burst,
     tx: Burst,
@@ -54,14 +57,12 @@ impl Net {
         let sockets = Sockets::new(buffer_bytes);
         // Not at zero: a moment before the start is a moment too.
         let now = Instant::ZERO + Span::from_secs(1);
-        let mtu = config.mtu;
         let mut net = Net {
             engine: Engine::new(config, sockets, now),
             now,
             departures: VecDeque::new(),
             addresses,
-            mtu,
-            pool: Pool::for_mtu(FRAMES, mtu)?,
+            pool: Pool::for_mtu(FRAMES, DATAGRAM_BYTES_MAX)?,
             rx: Burst::new(),
             tx: Burst::new(),
             next_port: FIRST_EPHEMERAL_PORT,
@@ -74,7 +75,7 @@ impl Net {
     pub fn arrive(&mut self, datagram: &[u8]) -> bool {
         let header_len = ethernet::header_len(false);
         let len = header_len + datagram.len();
-        let fits = datagram.len() <= usize::from(self.mtu).max(1500);
+        let fits = datagram.len() <= usize::from(DATAGRAM_BYTES_MAX);
         let Some(version) = datagram.first().map(|byte| byte >> 4).filter(|_| fits) else {
             return false;
         };

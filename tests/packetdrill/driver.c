@@ -114,7 +114,7 @@ static socklen_t address(struct sockaddr_storage *at, int peer, int port)
 // A segment of the peer; numbers count from the first of each side.
 static void peer_sends(int flags, unsigned seq, unsigned ack, unsigned len, unsigned win)
 {
-	unsigned char packet[2048] = {0};
+	unsigned char packet[8192] = {0};
 	struct sockaddr_storage ours, theirs;
 	address(&ours, 0, 0), address(&theirs, 1, 0);
 	size_t header = v6 ? 40 : 20;
@@ -399,7 +399,7 @@ static void *blocking_calls(void *unused)
 	int fd = so.accept(so.it, shared_fd, NULL, NULL);
 	EXPECT(fd >= 0, 1);
 	returned_at = now();
-	EXPECT(so.read(so.it, fd, data, 8), 3);
+	EXPECT(so.read(so.it, fd, data, 8), 8);
 	returned_at = now();
 	return unused;
 }
@@ -419,7 +419,7 @@ static void blocks(void)
 	EXPECT(returned_at - before < 1000, 1);
 	before = now();
 	usleep(50000);
-	peer_sends(ACK | PSH, 1, 1, 3, 32000);
+	peer_sends(ACK | PSH, 1, 1, 4000, 32000); // Several segments in one.
 	so.usleep(so.it, 1000000);
 	pthread_join(thread, NULL);
 	EXPECT(returned_at - before < 1000, 1);
