@@ -2,7 +2,7 @@
 
 use crate::net::OUR_MAC;
 use shakedown::engine::{Config, Subnet};
-use shakedown::tcp::{self, Ecn, Mss};
+use shakedown::tcp::{self, Congestion, Ecn, Mss};
 use shakedown::time::Span;
 use shakedown::wire::segment::Verify;
 use std::fmt::Display;
@@ -59,6 +59,16 @@ const FLAGS: &[Flag] = &[
             "off" => Ecn::Off,
             "accept" => Ecn::Accept,
             "request" | "on" => Ecn::Request,
+            _ => return Err("none of them".to_string()),
+        };
+        Ok(())
+    }),
+    ("nagle", "on or off", |raw, value| switch(&mut raw.tcp.nagle, value)),
+    ("congestion", "fixed, newreno or cubic", |raw, value| {
+        raw.tcp.congestion = match value {
+            "fixed" => Congestion::Fixed,
+            "newreno" => Congestion::NewReno,
+            "cubic" => Congestion::Cubic,
             _ => return Err("none of them".to_string()),
         };
         Ok(())
