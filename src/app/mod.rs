@@ -55,6 +55,11 @@ pub trait App {
     /// asked for again. The ACK that ends the connection is told as [`App::ended`] alone.
     fn acknowledged(&mut self, conn: &mut Conn<'_, Self::State>, acked: u64);
 
+    /// What was sent has gone unanswered for R1 retransmissions (RFC 9293 s3.8.3, SHLD-9); it goes
+    /// on being sent.
+    #[inline]
+    fn stalled(&mut self, _conn: &mut Conn<'_, Self::State>) {}
+
     /// The connection is over (TIME-WAIT counts as over) for this reason; also called for attempts
     /// that never got ESTABLISHED. Called exactly once a connection. `state` is dropped afterwards.
     fn ended(&mut self, now: Instant, state: &mut Self::State, end: End);

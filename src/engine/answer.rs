@@ -62,6 +62,12 @@ impl<A: App> Engine<A> {
                 frame.truncate(len);
                 self.answer(frame, tx)
             }
+            Kind::Error { error: icmp::Error::TooBig { mtu }, quoted: Some(quoted) } => {
+                match self.path_mtu(now, &quoted, mtu) {
+                    true => Some(frame),
+                    false => self.pass_on(frame),
+                }
+            }
             Kind::Error { error, quoted: Some(quoted) } => {
                 // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56); source quench is dropped
                 // (MUST-55).
@@ -105,6 +111,22 @@ impl<A: App> Engine<A> {
         self.counters.soft_errors += 1;
         self.tell(slot, now, |app, conn| app.soft_error(conn, error));
         self.settle(slot, now);
+        true
+    }
+
+    /// A segment was too big for a link of `mtu` bytes (RFC 1191, RFC 8201). False if there is no
+    /// such connection.
+    fn path_mtu(&mut self, now: Instant, quoted: &Quoted, mtu: u16) -> bool {
+        let endpoints = Endpoints {
+            local: SocketAddr::new(quoted.src, quoted.src_port),
+            remote: SocketAddr::new(quoted.dst, quoted.dst_port),
+        };
+        let Some(slot) = self.find(&endpoints) else { return false };
+        let tcb = &mut self.table.tcbs[slot as usize];
+        if tcb.path_mtu(Seq(quoted.seq), mtu, &mut self.table.paths) {
+            self.counters.path_mtus += 1;
+            self.settle(slot, now);
+        }
         true
     }
 

@@ -33,7 +33,10 @@ impl<A: App> Engine<A> {
         let mut env = Env { config: &self.config.tcp, now, room: 0, paths };
         match tcb.expires(keepalive, &mut env) {
             Expiry::Early => return self.rearm(slot, now),
-            Expiry::ResendSyn | Expiry::Resend => self.counters.timeouts += 1,
+            Expiry::ResendSyn | Expiry::Resend => {
+                self.counters.timeouts += 1;
+                self.doubt(slot, now);
+            }
             Expiry::Reorder | Expiry::ProbeTail => {}
             Expiry::ProbeWindow => self.counters.zero_window_probes += 1,
             Expiry::Acknowledge => self.counters.delayed_acks += 1,
@@ -45,6 +48,15 @@ impl<A: App> Engine<A> {
             Expiry::Ended(end) => return self.end(slot, before, end, now),
         }
         self.settle(slot, now);
+    }
+
+    /// A connection may have passed R1. RFC 9293 s3.8.3, MUST-20 (b): the next hop is asked for
+    /// again; SHLD-9: the application is told.
+    fn doubt(&mut self, slot: u32, now: Instant) {
+        if self.tcb(slot).is_in_doubt() {
+            self.neighbors.doubt(self.tcb(slot).neighbor, now);
+            self.tell(slot, now, |app, conn| app.stalled(conn));
+        }
     }
 
     /// Lets the application open connections.

@@ -39,6 +39,8 @@ struct Neighbor {
     mac: Option<Mac>,
     asked: u8,
     ask_at: Instant,
+    /// Its MAC is known, and yet it is asked for: it may have moved.
+    doubted: bool,
     waiting: Queue,
     /// Slots whose connection goes this way.
     held: u32,
@@ -79,7 +81,8 @@ impl Neighbors {
         }
         let number = self.place()?;
         let waiting = Queue::new();
-        let neighbor = Neighbor { hop, mac: hint, asked: 0, ask_at: now, waiting, held: 0 };
+        let neighbor =
+            Neighbor { hop, mac: hint, asked: 0, ask_at: now, doubted: false, waiting, held: 0 };
         match self.entries.get_mut(number as usize) {
             Some(replaced) => *replaced = neighbor,
             None => self.entries.push(neighbor),
@@ -124,6 +127,16 @@ impl Neighbors {
         &mut self.entries[number as usize].waiting
     }
 
+    /// A next hop may have gone or moved: it is asked for anew, and what goes its way goes on as
+    /// before (RFC 1122 s2.3.2.1, RFC 9293 s3.8.3).
+    pub fn doubt(&mut self, number: u16, now: Instant) {
+        let neighbor = &mut self.entries[number as usize];
+        if neighbor.mac.is_some() && !neighbor.doubted {
+            (neighbor.asked, neighbor.ask_at, neighbor.doubted) = (0, now, true);
+            self.asking.push(number);
+        }
+    }
+
     /// `hop` said that it has `mac`. Ignored unless we have a use for it, or if another address is
     /// known and this one does not override it (RFC 4861 s7.2.5); answers who waited for it.
     pub fn learn(&mut self, hop: Hop, mac: Mac, overrides: bool) -> Queue {
@@ -132,6 +145,7 @@ impl Neighbors {
         if neighbor.mac.is_none() || overrides {
             neighbor.mac = Some(mac);
         }
+        neighbor.doubted = false;
         self.asking.retain(|&asking| asking != number);
         std::mem::take(&mut self.entries[number as usize].waiting)
     }
@@ -145,6 +159,7 @@ impl Neighbors {
         if neighbor.asked <= ASK_TIMES {
             return Some(Due::Ask(neighbor.hop));
         }
+        neighbor.doubted = false;
         let waiting = std::mem::take(&mut neighbor.waiting);
         self.asking.remove(place);
         Some(Due::GiveUp(waiting))
@@ -165,8 +180,8 @@ impl Neighbors {
         for _ in 0..EVICTION_TRIES {
             let number = self.hand as u16;
             self.hand = (self.hand + 1) % NEIGHBORS_MAX;
-            let Neighbor { hop, mac, asked, held, .. } = self.entries[number as usize];
-            let being_asked = mac.is_none() && asked <= ASK_TIMES;
+            let Neighbor { hop, mac, asked, doubted, held, .. } = self.entries[number as usize];
+            let being_asked = doubted || (mac.is_none() && asked <= ASK_TIMES);
             if held > 0 || being_asked {
                 continue;
             }
@@ -210,6 +225,28 @@ mod tests {
 
     fn seconds(count: u64) -> Instant {
         Instant::ZERO + Span::from_secs(count)
+    }
+
+    #[test]
+    fn one_in_doubt_is_asked_for_again_and_keeps_its_mac() {
+        let mut neighbors = neighbors();
+        let number = neighbors.number(HOP, Some(MAC), seconds(0)).unwrap();
+        assert!(neighbors.due(seconds(0)).is_none());
+        neighbors.doubt(number, seconds(1));
+        neighbors.doubt(number, seconds(1));
+        assert!(matches!(neighbors.due(seconds(1)), Some(Due::Ask(_))));
+        assert!(neighbors.due(seconds(1)).is_none(), "doubted once, asked once");
+        assert_eq!(neighbors.link(number).map(|link| link.mac), Some(MAC));
+        let moved = Mac([2, 0, 0, 0, 0, 9]);
+        neighbors.learn(HOP, moved, true);
+        assert_eq!(neighbors.link(number).map(|link| link.mac), Some(moved));
+        assert_eq!(neighbors.next(), Instant::NEVER);
+        neighbors.doubt(number, seconds(5));
+        for second in 5..8 {
+            assert!(matches!(neighbors.due(seconds(second)), Some(Due::Ask(_))));
+        }
+        assert!(matches!(neighbors.due(seconds(8)), Some(Due::GiveUp(queue)) if queue.is_empty()));
+        assert_eq!(neighbors.link(number).map(|link| link.mac), Some(moved), "for want of better");
     }
 
     #[test]

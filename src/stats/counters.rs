@@ -69,6 +69,7 @@ counters! {
     dsacks, "TCPDSACKRecv", "Segments by which the peer reports that something arrived twice (RFC 2883).";
     sacks_discarded, "TCPSACKDiscard", "SACK blocks that can't be true, or that there was no place for.";
     sack_reneging, "TCPSACKReneging", "Peers that discarded what they had reported by SACK.";
+    path_mtus, "path_mtu_learned_total", "Connections whose segments a router's message made smaller (RFC 1191, RFC 8201).";
     paths_refused, "paths_refused_total", "Times a connection had to do without a data path: all were lent.";
     zero_window_probes, "TCPWinProbe", "Zero-window probes sent.";
     end_finished, "end_finished_total", "Connections that ended by FIN from both sides.";

@@ -71,6 +71,8 @@ pub(super) struct Flight {
     pub alarm: Alarm,
     /// When the retransmission timer is due, which an alarm may come before.
     pub rto_at: Instant,
+    /// When SND.UNA last moved, or text went out with nothing in flight.
+    pub advanced_at: Instant,
     /// When text was last sent.
     pub sent_at: Instant,
     /// Text up to here was in flight when the congestion window alone held more back: its

@@ -9,6 +9,7 @@ pub mod isn;
 pub mod output;
 mod pages;
 pub mod path;
+mod pmtu;
 mod rack;
 mod reassembly;
 mod receive;
@@ -202,6 +203,9 @@ pub struct Config {
     /// Hold small segments back while something is under way (RFC 9293 s3.7.4, SHLD-7). Off in a
     /// load tester, as an application of its kind would have it (MUST-17).
     pub nagle: bool,
+    /// How long data may wait for an acknowledgment before the connection is given up (RFC 9293
+    /// s3.9.1.1, RFC 5482), if that is before `data_retries` are over. Told to the peer in SYNs.
+    pub user_timeout: Option<Span>,
 }
 
 impl Default for Config {
@@ -230,6 +234,7 @@ impl Default for Config {
             reassembly_bytes: 32_000_000,
             congestion: Congestion::Cubic,
             nagle: false,
+            user_timeout: None,
         }
     }
 }

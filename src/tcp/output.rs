@@ -8,7 +8,7 @@ use super::state::State;
 use super::tcb::{SYN_WINDOW_MAX, Tcb, flag, offered_shift, owed};
 use super::timestamps::timestamp;
 use super::{Config, Env, Seq};
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use crate::wire::options::Options;
 use crate::wire::tcp::Flags;
 
@@ -145,6 +145,7 @@ impl Tcb {
             sack_permitted: sack,
             timestamps: stamped
                 .then(|| (timestamp(config, now), if answer { self.ts_recent } else { 0 })),
+            user_timeout: config.user_timeout.map(user_timeout_field),
             ..Options::default()
         }
     }
@@ -236,6 +237,14 @@ impl Tcb {
         let step = (config.window / 2).min(u32::from(config.mss.of(self.key.family())));
         if want >= open.saturating_add(step) { want } else { open }
     }
+}
+
+/// The field of a user timeout option: in seconds, or in minutes where those do not fit (RFC 5482
+/// s3.1). Zero is reserved.
+fn user_timeout_field(timeout: Span) -> u16 {
+    let seconds = (timeout.as_millis() / 1000).max(1);
+    let minutes = (seconds / 60).min(0x7fff) as u16;
+    if seconds <= 0x7fff { seconds as u16 } else { 0x8000 | minutes }
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl Tcb {
         // The persist timer goes on.
         if !self.has(flag::PERSIST) {
             if news.advanced > 0 {
+                flight.advanced_at = env.now;
                 // RFC 6298 s5.2-5.3.
                 let all_acked = self.snd_una == self.snd_max;
                 let rto_at =

@@ -11,6 +11,10 @@ const GRANULARITY_US: u32 = 66;
 /// RFC 6298 s5.7: the RTO to begin with when the SYN had to be sent again.
 const RTO_AFTER_LOST_SYN: Span = Span::from_secs(3);
 
+/// Times that a segment is sent again before the next hop is in doubt (RFC 9293 s3.8.3, R1:
+/// "at least 3 retransmissions").
+const R1: u8 = 3;
+
 /// What time did to a connection, for the engine to count and to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
@@ -144,7 +148,9 @@ impl Tcb {
             return expiry;
         }
         let unanswered = if persist { self.probes } else { self.retries };
-        if unanswered >= env.config.data_retries {
+        let (now, stalled) = (env.now, self.stalled(env));
+        let limit = env.config.user_timeout.filter(|_| !persist);
+        if unanswered >= env.config.data_retries || limit.is_some_and(|limit| stalled >= limit) {
             // RFC 9293 s3.8.3: R2 is passed: close the connection.
             self.abandon();
             return Expiry::Ended(End::DataTimeout);
@@ -156,8 +162,27 @@ impl Tcb {
             self.owed |= owed::PROBE;
             return Expiry::ProbeWindow;
         }
+        if let Some(limit) = limit {
+            self.timer_at = self.timer_at.min(now + (limit - stalled));
+        }
+        self.suspect_black_hole();
         self.time_out_flight(env.paths);
         Expiry::Resend
+    }
+
+    /// How long what is in flight has waited for an acknowledgment.
+    fn stalled(&self, env: &mut Env<'_>) -> Span {
+        match env.paths.flight(self) {
+            Some((flight, _)) => env.now.since(flight.advanced_at),
+            // The time of the only segment stays when it is sent again.
+            None => Span::from_micros(u64::from(micros(env.now).wrapping_sub(self.rtt_at_us))),
+        }
+    }
+
+    /// True once R1 is passed, and until the next timeout: something may be wrong with the next hop
+    /// (RFC 9293 s3.8.3, MUST-20 (b)).
+    pub fn is_in_doubt(&self) -> bool {
+        self.retries == R1
     }
 
     /// Backs the timer off (RFC 6298 s5.5-5.6) and stops the measurement.

@@ -19,7 +19,7 @@ pub(super) const SYN_WINDOW_MAX: u32 = 65_535;
 /// RFC 9293 s3.7.1, MUST-15: "If an MSS Option is not received at connection setup, TCP
 /// implementations MUST assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60)
 /// for IPv6".
-const DEFAULT_MSS: Mss = Mss { v4: 536, v6: 1220 };
+pub(super) const DEFAULT_MSS: Mss = Mss { v4: 536, v6: 1220 };
 
 /// The smallest MSS we believe, so that a peer can't make us send a packet a byte. Linux's
 /// `tcp_min_snd_mss`.

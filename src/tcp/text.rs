@@ -188,6 +188,7 @@ impl Tcb {
             return self.sent(piece.numbers(), config, now);
         };
         let end = start.plus(piece.numbers());
+        let alone = self.snd_una == self.snd_max;
         let grain_us = Flight::grain_us(self.srtt_us);
         if start.before(self.snd_max) {
             // RFC 6298 s3: no measurement across what was sent again.
@@ -208,6 +209,7 @@ impl Tcb {
         }
         self.snd_max = self.snd_max.max(end);
         self.snd_nxt = self.snd_max;
+        flight.advanced_at = if alone { now } else { flight.advanced_at };
         flight.sent_at = now;
         let sent = flight.reduction.sent.saturating_add(piece.numbers());
         flight.reduction.sent = sent;
@@ -241,7 +243,7 @@ impl Tcb {
             flight.board.resend(self.snd_una, self.snd_max, sent_us, 0);
         }
         flight.rto_at = self.timer_at;
-        flight.sent_at = env.now;
+        (flight.advanced_at, flight.sent_at) = (env.now, env.now);
         true
     }
 

@@ -179,6 +179,7 @@ impl Setup {
             }
             "reassembly" => tcp.reassembly_bytes = number(value)?,
             "window_scaling" => tcp.window_scaling = yes(value)?,
+            "user_timeout" => tcp.user_timeout = Some(span(value)?),
             "nagle" => tcp.nagle = yes(value)?,
             "congestion" => {
                 tcp.congestion = named(&tcp::Congestion::ALL, |one| one.name(), value)
