@@ -1,5 +1,6 @@
-//! Streams over a veth pair, with our stack and with the kernel's sockets as the peer: every byte is
-//! verified by its offset at the end that it comes to. Needs root; without it, says so and passes.
+//! Streams over a veth pair, with our stack and with the kernel's sockets as the peer: every byte
+//! is verified by its offset at the end that it comes to. Needs root; without it, says so and
+//! passes.
 
 mod common;
 

@@ -77,7 +77,7 @@ impl Tally {
 
 /// Draws a world and lives in it to the end.
 fn one_life(seed: u64, captures: Option<PathBuf>) -> Tally {
-    let mut rng = Rng::new(seed ^ 0x5eed_0f_11fe);
+    let mut rng = Rng::new(seed ^ 0x5eed_0f11_fe00);
     let mut setup = Setup { captures, ..Setup::new(seed, 1) };
     for config in [&mut setup.a.tcp, &mut setup.b.tcp] {
         *config = any_tcp(&mut rng);
@@ -145,6 +145,7 @@ fn any_tcp(rng: &mut Rng) -> tcp::Config {
     tcp::Config {
         timestamps: rng.chance(0.7),
         window_scaling: rng.chance(0.8),
+        sack: rng.chance(0.7),
         mss: tcp::Mss::both(one_of(rng, [1440, 1440, 1440, 536, 300])),
         window: one_of(rng, [65_535, 65_535, 1 << 20, 16_000, 3_000, 500]),
         rto_min: Span::from_millis(one_of(rng, [200, 200, 20, 1000])),
@@ -175,7 +176,7 @@ fn any_link(rng: &mut Rng) -> Options {
 
 fn any_work(rng: &mut Rng) -> (Workload, Service) {
     let bytes = one_of(rng, [1, 100, 1_460, 10_000, 100_000, 400_000]);
-    match rng.below(3) {
+    match rng.below(5) {
         0 => {
             let (host, path) = ("server".into(), "/".into());
             let requests = 1 + rng.below(3) as u32;
@@ -187,9 +188,13 @@ fn any_work(rng: &mut Rng) -> (Workload, Service) {
             let workload = Workload::Rr { request_bytes: bytes, response_bytes: bytes, count };
             (workload, Service::Echo)
         }
-        _ => {
+        2 => {
             let workload = Workload::Rr { request_bytes: bytes, response_bytes: 0, count: 1 };
             (workload, Service::Discard)
+        }
+        _ => {
+            let (up_bytes, down_bytes) = one_of(rng, [(bytes, 0), (0, bytes), (bytes, bytes)]);
+            (Workload::Stream { up_bytes, down_bytes }, Service::Stream)
         }
     }
 }

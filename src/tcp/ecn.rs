@@ -60,13 +60,9 @@ impl Tcb {
         met
     }
 
-    /// The peer says that our text met congestion: the next new text says that we heard.
-    pub(super) fn hears_echo(&mut self, segment: &Segment) -> bool {
-        let echoed = self.has(flag::ECN) && segment.flags.has(Flags::ECE);
-        if echoed {
-            self.flags |= flag::REDUCED;
-        }
-        echoed
+    /// True if the peer says that our text met congestion.
+    pub(super) fn hears_echo(&self, segment: &Segment) -> bool {
+        self.has(flag::ECN) && segment.flags.has(Flags::ECE)
     }
 
     /// Marks a segment that is about to be sent: only new text may meet congestion instead of being

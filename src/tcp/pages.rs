@@ -140,7 +140,7 @@ impl Pages {
 
     /// Where the byte at `at` stands in `bytes`, and how many follow it in its page.
     fn place_in_memory(&self, path: u16, at: Seq) -> (usize, usize) {
-        let place = at.0 / PAGE_BYTES & (self.places - 1);
+        let place = (at.0 / PAGE_BYTES) & (self.places - 1);
         let page = self.rings[(u32::from(path) * self.places + place) as usize];
         assert!(page != NONE, "no page at {at:?}");
         let within = (at.0 % PAGE_BYTES) as usize;

@@ -226,14 +226,19 @@ impl Tcb {
     }
 
     /// The peer says that a router marked congestion (RFC 3168 s6.1.2): the window is halved, or as
-    /// the law has it, once for what is in flight now.
+    /// the law has it, once for what is in flight now, and the next new text says so. Without a
+    /// flight there is no window to halve.
     pub(super) fn congestion_echoed(&mut self, paths: &mut Paths) {
         let mss = u32::from(self.segment_bytes());
-        let Some((flight, _)) = paths.flight(self) else { return };
+        let Some((flight, _)) = paths.flight(self) else {
+            self.flags |= flag::REDUCED;
+            return;
+        };
         let answered = flight.echoed_to.is_some_and(|to| self.snd_una.before(to));
         if flight.phase == Phase::Open && !answered {
             flight.window.reduce_now(flight.board.outstanding(), mss);
             flight.echoed_to = Some(self.snd_max);
+            self.flags |= flag::REDUCED;
         }
     }
 
