@@ -12,6 +12,7 @@
 //! bounded: a burst of frames, and the limits below.
 
 mod answer;
+mod config;
 mod discovery;
 mod egress;
 mod expire;
@@ -21,7 +22,7 @@ mod routes;
 pub mod table;
 
 use crate::app::{App, Conn, Owes, Refusal};
-use crate::flow::tuples::{Ranges, Tuples};
+use crate::flow::tuples::Tuples;
 use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Pool};
 use crate::rng::{Rng, Secret};
@@ -30,8 +31,7 @@ use crate::tcp::{self, End, Keepalive, State, Tcb};
 use crate::time::{Instant, Span};
 use crate::timer::Wheel;
 use crate::wire::Family;
-use crate::wire::ethernet::Mac;
-use crate::wire::segment::Verify;
+pub use config::{Config, Listener};
 use ingress::Staged;
 use neighbors::Neighbors;
 use routes::Routes;
@@ -51,40 +51,6 @@ const NO_LISTENER: u16 = u16::MAX;
 /// IPv6 addresses that connections have at a time, at the most: two for each connection, up to 34
 /// MB of them.
 const HOSTS_MAX: u32 = 1 << 20;
-
-/// A listening port. Its place in the list is `Conn::listener`; what [`Engine::listen`] adds goes
-/// on the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
-    pub port: u16,
-    pub keepalive: Option<Keepalive>,
-}
-
-/// What an engine is made of. Everything but the listeners is fixed at start.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub mac: Mac,
-    /// Largest IP datagram in bytes.
-    pub mtu: u16,
-    /// IPv4's TTL and IPv6's hop limit (RFC 9293 s3.9.1, MUST-49).
-    pub ttl: u8,
-    pub subnets: Vec<Subnet>,
-    /// Routers, of either family.
-    pub gateways: Vec<IpAddr>,
-    pub listeners: Vec<Listener>,
-    /// Where a client opens connections from and to; `None` for a server.
-    pub ranges: Option<Ranges>,
-    /// Keepalive of the connections we open.
-    pub keepalive: Option<Keepalive>,
-    /// Connections at a time, TIME-WAIT included. Memory for them is allocated at start.
-    pub connections_max: u32,
-    pub tcp: tcp::Config,
-    pub verify: Verify,
-    /// Where the run's secrets and its random numbers come from. Workers of one run have the same,
-    /// so that whichever of them a SYN comes to, the ISNs of its four-tuple move forward by one
-    /// clock.
-    pub seed: u64,
-}
 
 /// The engine of one core.
 pub struct Engine<A: App> {

@@ -252,6 +252,7 @@ mod tests {
     use super::*;
     use crate::flow::FlowKey;
     use crate::tcp::{Expiry, Paths};
+    use crate::time::Span;
     use crate::wire::segment::Segment;
 
     const KEY: FlowKey = FlowKey::v4(([10, 0, 0, 2], 80), ([10, 0, 0, 1], 4000));
@@ -296,7 +297,9 @@ mod tests {
 
     #[test]
     fn a_scaled_window_never_offers_more_than_the_application_can_take() {
-        let config = Config { window: 1 << 20, timestamps: false, ..Config::default() };
+        let delayed_ack = Span::ZERO;
+        let config =
+            Config { window: 1 << 20, timestamps: false, delayed_ack, ..Config::default() };
         let (now, mut paths) = (Instant::ZERO, Paths::new(1, &config));
         let mut syn = segment(Flags::SYN, 0, 0, 65_535);
         syn.options.window_scale = Some(0);

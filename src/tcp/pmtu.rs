@@ -22,8 +22,8 @@ const MTU_LEAST_V6: u16 = 1280;
 const BLACK_HOLE_TIMEOUTS: u8 = 2;
 
 impl Tcb {
-    /// A router says that the segment which begins at `seq` did not fit a link of `mtu` bytes. It is
-    /// believed if that is in flight and the MTU is news (RFC 5927 s7.2): then what is in flight
+    /// A router says that the segment which begins at `seq` did not fit a link of `mtu` bytes. It
+    /// is believed if that is in flight and the MTU is news (RFC 5927 s7.2): then what is in flight
     /// goes out again at once, in smaller segments, and the congestion window stays what it is
     /// (RFC 1191 s6.4). Answers whether it was.
     pub fn path_mtu(&mut self, seq: Seq, mtu: u16, paths: &mut Paths) -> bool {
