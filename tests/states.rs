@@ -51,12 +51,12 @@ impl Pair {
     fn arrives(&mut self, flags: Flags, seq: u32, ack: u32, len: u16) -> Arrival {
         let segment = self.segment(flags, seq, ack, len);
         let Pair { tcb, config, now, paths, .. } = self;
-        tcb.arrives(&segment, &mut Env { config, now: *now, room: u32::MAX, paths })
+        tcb.arrives(&segment, &mut Env { config, now: *now, room: u32::MAX, nagle: false, paths })
     }
 
     fn sends(&mut self) -> Vec<Transmit> {
         let Pair { tcb, config, now, paths, .. } = self;
-        let mut env = Env { config, now: *now, room: u32::MAX, paths };
+        let mut env = Env { config, now: *now, room: u32::MAX, nagle: false, paths };
         std::iter::from_fn(|| tcb.output(&mut env)).collect()
     }
 
@@ -150,7 +150,7 @@ fn later(pair: &mut Pair, span: Span) -> Outcome {
     pair.now += span;
     let keepalive = Some(Keepalive::default());
     let Pair { tcb, config, now, paths, .. } = pair;
-    let mut env = Env { config, now: *now, room: u32::MAX, paths };
+    let mut env = Env { config, now: *now, room: u32::MAX, nagle: false, paths };
     Outcome::Expired(tcb.expires(keepalive, &mut env))
 }
 

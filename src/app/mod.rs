@@ -81,6 +81,21 @@ pub trait App {
         usual
     }
 
+    /// Whether Nagle's algorithm holds small segments of this connection back, where that is not as
+    /// `usual` (RFC 9293 s3.7.4, MUST-17: "there MUST be a way for an application to disable the
+    /// Nagle algorithm on an individual connection").
+    #[inline]
+    fn nagle(&self, _state: &Self::State, usual: bool) -> bool {
+        usual
+    }
+
+    /// Times that data or FIN of this connection is sent again before it is given up, where that is
+    /// not the `usual` number: R2 (RFC 9293 s3.8.3, MUST-21: "an application MUST be able to set
+    /// the value for R2 for a particular connection").
+    fn data_retries(&self, _state: &Self::State, usual: u8) -> u8 {
+        usual
+    }
+
     /// An ICMP error came about text in flight: a route may be down for a moment (RFC 9293
     /// s3.9.2.2, MUST-47). Whoever does not listen has silenced it (SHLD-20).
     fn soft_error(&mut self, _conn: &mut Conn<'_, Self::State>, _error: SoftError) {}

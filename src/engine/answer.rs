@@ -42,7 +42,7 @@ impl Complaints {
 
 impl<A: App> Engine<A> {
     /// ICMP to an address of ours: an echo request is answered, an error goes to the connection
-    /// that it quotes.
+    /// that it quotes (RFC 9293 s3.9.2.2, MUST-54).
     pub(super) fn icmp(
         &mut self,
         now: Instant,

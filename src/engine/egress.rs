@@ -51,9 +51,10 @@ impl<A: App> Engine<A> {
                 self.counters.tx_no_frame += 1;
                 return false;
             };
-            let room = self.app.window(&self.table.states[slot as usize]);
-            let paths = &mut self.table.paths;
-            let mut env = Env { config: &self.config.tcp, now, room, paths };
+            let (config, paths) = (&self.config.tcp, &mut self.table.paths);
+            let state = &self.table.states[slot as usize];
+            let (room, nagle) = (self.app.window(state), self.app.nagle(state, config.nagle));
+            let mut env = Env { config, now, room, nagle, paths };
             let Some(transmit) = self.table.tcbs[slot as usize].output(&mut env) else {
                 pool.put(frame);
                 return true;

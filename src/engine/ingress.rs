@@ -122,7 +122,7 @@ impl<A: App> Engine<A> {
         let before = self.tcb(slot).state();
         let room = self.app.window(&self.table.states[slot as usize]);
         let paths = &mut self.table.paths;
-        let mut env = Env { config: &self.config.tcp, now, room, paths };
+        let mut env = Env { config: &self.config.tcp, now, room, nagle: false, paths };
         let arrival = self.table.tcbs[slot as usize].arrives(segment, &mut env);
         self.count_note(arrival.note);
         self.counters.congestion_echoes += u64::from(arrival.echoed);

@@ -369,6 +369,7 @@ impl Tcb {
     }
 
     fn take_window(&mut self, segment: &Segment, env: &mut Env<'_>) {
+        // MUST-1: "The window size MUST be treated as an unsigned number".
         (self.wl1, self.wl2) = (Seq(segment.seq), Seq(segment.ack));
         // RFC 7323 s2.2: that of a SYN is not scaled; one may end a simultaneous open.
         let shift = if segment.flags.has(Flags::SYN) { 0 } else { self.snd_shift };

@@ -15,8 +15,8 @@ const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
 impl Tcb {
-    /// Takes what the peer's SYN says (RFC 3168 s6.1.1): with ECE and CWR it offers ECN, a SYN-ACK
-    /// with ECE alone agrees. In simultaneous open nobody agrees.
+    /// Takes what the peer's SYN says (SHLD-8; RFC 3168 s6.1.1): with ECE and CWR it offers ECN, a
+    /// SYN-ACK with ECE alone agrees. In simultaneous open nobody agrees.
     pub(super) fn learn_ecn(&mut self, segment: &Segment, config: &Config) {
         let (echo, reduced) = (segment.flags.has(Flags::ECE), segment.flags.has(Flags::CWR));
         let agreed = match (self.state(), segment.flags.has(Flags::ACK)) {
@@ -65,8 +65,8 @@ impl Tcb {
         self.has(flag::ECN) && segment.flags.has(Flags::ECE)
     }
 
-    /// Marks a segment that is about to be sent: only new text may meet congestion instead of being
-    /// dropped, no retransmission and no window probe (RFC 3168 s6.1.5, s6.1.6).
+    /// Marks a segment that is about to be sent (SHLD-8): only new text may meet congestion instead
+    /// of being dropped, no retransmission and no window probe (RFC 3168 s6.1.5, s6.1.6).
     pub(super) fn mark_ecn(&mut self, transmit: &mut Transmit) {
         let says_syn = transmit.flags.has(Flags::SYN) || transmit.flags.has(Flags::RST);
         if !self.has(flag::ECN) || says_syn {

@@ -128,6 +128,8 @@ pub struct Env<'a> {
     pub now: Instant,
     /// Bytes that the application can take: bounds the window that is offered.
     pub room: u32,
+    /// This connection sends by Nagle's algorithm.
+    pub nagle: bool,
     pub paths: &'a mut Paths,
 }
 

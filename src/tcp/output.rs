@@ -204,6 +204,7 @@ impl Tcb {
         }
     }
 
+    /// The options of all but SYNs, which alone offer an MSS (RFC 9293 s3.7.1, MUST-65).
     pub(super) fn text_options(&self, config: &Config, now: Instant) -> Options {
         let stamped = self.has(flag::TIMESTAMPS);
         let timestamps = stamped.then(|| (timestamp(config, now), self.ts_recent));
@@ -276,7 +277,7 @@ mod tests {
     }
 
     fn env<'a>(config: &'a Config, now: Instant, room: u32, paths: &'a mut Paths) -> Env<'a> {
-        Env { config, now, room, paths }
+        Env { config, now, room, nagle: config.nagle, paths }
     }
 
     #[test]

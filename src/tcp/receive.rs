@@ -120,7 +120,7 @@ impl Tcb {
     }
 
     /// Text, or a FIN, ahead of a gap: "segments with higher beginning sequence numbers SHOULD be
-    /// held for later processing" (SHLD-31), and an ACK for each at once (RFC 5681 s4.2).
+    /// held for later processing" (SHLD-31), and an ACK for each at once (MAY-13, RFC 5681 s4.2).
     fn text_ahead(
         &mut self,
         segment: &Segment,

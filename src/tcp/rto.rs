@@ -43,7 +43,7 @@ pub enum Expiry {
 impl Tcb {
     /// The present timeout: SRTT + max(G, 4 RTTVAR), doubled a retry, within the bounds (RFC 6298
     /// s2.2-2.5, s5.5). So do the waits between the probes of a zero window grow (RFC 9293
-    /// s3.8.6.1, SHLD-30).
+    /// s3.8.6.1, SHLD-30). The backing off is MUST-19's.
     pub(super) fn rto(&self, config: &Config) -> Span {
         let base = if self.srtt_us == 0 {
             // Not before data transmission begins.
@@ -141,8 +141,8 @@ impl Tcb {
     }
 
     fn resend_text(&mut self, env: &mut Env<'_>) -> Expiry {
-        // A peer that answers zero-window probes is never given up (MUST-37): `probes` counts the
-        // unanswered ones.
+        // A peer that answers zero-window probes is never given up (MUST-37), nor one that shrank
+        // its window (SHLD-17): `probes` counts the unanswered ones.
         let persist = self.has(flag::PERSIST);
         if !persist && let Some(expiry) = self.alarm_rings(env) {
             return expiry;
@@ -151,7 +151,7 @@ impl Tcb {
         let (now, stalled) = (env.now, self.stalled(env));
         let limit = env.config.user_timeout.filter(|_| !persist);
         if unanswered >= env.config.data_retries || limit.is_some_and(|limit| stalled >= limit) {
-            // RFC 9293 s3.8.3: R2 is passed: close the connection.
+            // RFC 9293 s3.8.3, MUST-20: R2 is passed: close the connection.
             self.abandon();
             return Expiry::Ended(End::DataTimeout);
         }
@@ -180,7 +180,7 @@ impl Tcb {
     }
 
     /// True once R1 is passed, and until the next timeout: something may be wrong with the next hop
-    /// (RFC 9293 s3.8.3, MUST-20 (b)).
+    /// (RFC 9293 s3.8.3, MUST-20 (b), SHLD-10).
     pub fn is_in_doubt(&self) -> bool {
         self.retries == R1
     }

@@ -51,7 +51,8 @@ impl Tcb {
         let again = start.before(self.snd_max);
         let mut flags = Flags::ACK;
         if len > 0 && u64::from(len) == self.unsent_from(start) {
-            // MUST-61: "the PSH bit in the last buffered segment".
+            // MUST-61: "the PSH bit in the last buffered segment", and once for all that is in it
+            // (SHLD-27).
             flags = flags | Flags::PSH;
         }
         if fin {
@@ -133,7 +134,11 @@ impl Tcb {
     }
 
     /// How much of the stretch goes now: a full segment, or all there is, or half the largest
-    /// window; less waits (RFC 9293 s3.8.6.2.1, MUST-38).
+    /// window; less waits (RFC 9293 s3.8.6.2.1, MUST-38), but all there is never does (MUST-60). So
+    /// what is promised piecemeal goes out in full segments (s3.9.1.2, MAY-16, SHLD-28).
+    ///
+    /// The peer's window may have shrunk: what is past its edge waits, new or not (s3.8.6, SHLD-15;
+    /// its room is zero then and never less, MUST-34), what is inside goes again (SHLD-16).
     fn piece(
         &mut self,
         stretch: &Stretch,
@@ -157,10 +162,10 @@ impl Tcb {
         let len = u64::from(usable.min(mss).min(numbers)).min(unsent) as u32;
         let all = u64::from(len) == unsent;
         let fin = fin_due && all && usable > len && numbers > len;
-        // RFC 9293 s3.7.4, Nagle: "if there is unacknowledged data ..., then the sending TCP
+        // SHLD-7, Nagle's algorithm: "if there is unacknowledged data ..., then the sending TCP
         // endpoint buffers all user data ... until the outstanding data has been acknowledged or
         // until the TCP endpoint can send a full-sized segment".
-        let held = env.config.nagle && ahead > 0 && !start.before(self.snd_max) && asked == 0;
+        let held = env.nagle && ahead > 0 && !start.before(self.snd_max) && asked == 0;
         let worthwhile = fin
             || len == mss
             || (len > 0 && all && !held)
@@ -249,7 +254,8 @@ impl Tcb {
 
     /// Nothing may go. If nothing is on its way either, no ACK will come to change that: it is the
     /// peer's window that keeps us, and the timer becomes the persist timer, the first probe after
-    /// one RTO (RFC 9293 s3.8.6.1, SHLD-29).
+    /// one RTO (RFC 9293 s3.8.6.1, SHLD-29). So it is with a window that shrank to nothing
+    /// (MUST-35).
     fn persist(&mut self, env: &mut Env<'_>) {
         let under_way = match env.paths.flight(self) {
             Some((flight, _)) => flight.board.pipe() > 0,

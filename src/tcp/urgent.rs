@@ -19,9 +19,10 @@ pub(super) struct Urgent {
 }
 
 impl Tcb {
-    /// Step six: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user that the remote side has urgent
-    /// data if the urgent pointer is in advance of the data consumed", once for each pointer
-    /// (MUST-31, MUST-32). Without a path nothing can be remembered, and the user hears each time.
+    /// Step six (MUST-30): "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user that the remote side
+    /// has urgent data if the urgent pointer is in advance of the data consumed", once for each
+    /// pointer (MUST-31, MUST-32). Without a path nothing can be remembered, and the user hears each
+    /// time.
     pub(super) fn hears_urgent(
         &mut self,
         segment: &Segment,
@@ -56,6 +57,7 @@ impl Tcb {
 
     /// Points to the end of the urgent data that is ahead of the segment. One that is further ahead
     /// than the field can say is pointed at as far as it can.
+    /// MUST-62: "the sequence number of the octet following the urgent data".
     pub(super) fn mark_urgent(&mut self, transmit: &mut Transmit, paths: &mut Paths) {
         let said = paths.of(self).and_then(|path| path.urgent.said);
         let Some(end) = said.map(|end| end.min(self.promised)) else { return };

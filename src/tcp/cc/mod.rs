@@ -14,7 +14,7 @@ use newreno::NewReno;
 /// The largest congestion window, in bytes: the largest receive window (RFC 7323 s2.3).
 const WINDOW_BYTES_MAX: u32 = 1 << 30;
 
-/// Which congestion control a sender uses.
+/// Which congestion control a sender uses (RFC 9293 s3.8.2, MAY-18: others than the RFC's may be).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Congestion {
     /// None: the peer's window alone bounds what is under way. For the tester who wants to see what
@@ -116,7 +116,8 @@ impl Window {
         self.ssthresh
     }
 
-    /// Grows by what is acknowledged, in bytes rather than ACKs (RFC 3465).
+    /// Slow start and congestion avoidance (RFC 9293 s3.8.2, MUST-19). Grows by what is
+    /// acknowledged, in bytes rather than ACKs (RFC 3465).
     ///
     /// Deviates: no limit L, as for Linux: receivers that take frames in batches acknowledge many
     /// segments at once. `Acked` is limited by the caller where RFC 3465 s2.3 insists, after a
@@ -149,9 +150,9 @@ impl Window {
         self.ssthresh = bytes.max(2 * mss);
     }
 
-    /// The retransmission timer fired. RFC 5681 s3.1: "the cwnd MUST be set to no more than the
-    /// loss window, LW, which equals 1 full-sized segment"; the threshold only at the first timeout
-    /// of what is lost.
+    /// The retransmission timer fired (MUST-19). RFC 5681 s3.1: "the cwnd MUST be set to no more
+    /// than the loss window, LW, which equals 1 full-sized segment"; the threshold only at the first
+    /// timeout of what is lost.
     pub fn timed_out(&mut self, flight: u32, mss: u32, first: bool) {
         if self.is_fixed() {
             return;

@@ -1,5 +1,6 @@
-//! What an open promises (RFC 9293 s3.9.1.1), and that a burst is acknowledged as one: an engine
-//! alone, given segments and asked what it sends.
+//! What RFC 9293 promises an application: its opens (s3.9.1.1), R1 and R2 (s3.8.3), Nagle's algorithm
+//! as it likes (s3.7.4), and that a burst is acknowledged as one. An engine alone, given segments and
+//! asked what it sends.
 
 use shakedown::app::{App, Conn, Refusal};
 use shakedown::engine::{Config, Engine, Listener, Subnet};
@@ -21,7 +22,16 @@ const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const TTL: u8 = 33;
 
 /// Sends ten bytes at once and closes when the peer does.
-struct Polite;
+#[derive(Default)]
+struct Polite {
+    /// R2, if it is not the usual one.
+    data_retries: Option<u8>,
+    /// Whether it wants Nagle's algorithm, if it is not as usual.
+    nagle: Option<bool>,
+    /// Times that it was told of R1.
+    stalled: u32,
+    ended: Option<End>,
+}
 
 impl App for Polite {
     type State = ();
@@ -34,7 +44,18 @@ impl App for Polite {
         conn.close();
     }
     fn acknowledged(&mut self, _conn: &mut Conn<'_, ()>, _acked: u64) {}
-    fn ended(&mut self, _now: Instant, _state: &mut (), _end: End) {}
+    fn ended(&mut self, _now: Instant, _state: &mut (), end: End) {
+        self.ended = Some(end);
+    }
+    fn data_retries(&self, _state: &(), usual: u8) -> u8 {
+        self.data_retries.unwrap_or(usual)
+    }
+    fn nagle(&self, _state: &(), usual: bool) -> bool {
+        self.nagle.unwrap_or(usual)
+    }
+    fn stalled(&mut self, _conn: &mut Conn<'_, ()>) {
+        self.stalled += 1;
+    }
     fn payload(&self, _state: &(), _offset: u64, out: &mut [u8]) {
         out.fill(0);
     }
@@ -45,6 +66,8 @@ struct Bench {
     engine: Engine<Polite>,
     pool: Pool,
     now: Instant,
+    /// ARP requests for the peer so far.
+    asked: u32,
 }
 
 /// A segment that was sent, and the TTL of its datagram.
@@ -55,6 +78,10 @@ struct Sent {
 
 impl Bench {
     fn new() -> Bench {
+        Bench::of(tcp::Config { timestamps: false, ..tcp::Config::default() })
+    }
+
+    fn of(tcp: tcp::Config) -> Bench {
         let first = IpAddr::from([10, 0, 0, 1]);
         let config = Config {
             mac: OUR_MAC,
@@ -66,14 +93,15 @@ impl Bench {
             ranges: None,
             keepalive: None,
             connections_max: 16,
-            tcp: tcp::Config { timestamps: false, ..tcp::Config::default() },
+            tcp,
             verify: Verify::All,
             seed: 1,
         };
         let mut bench = Bench {
-            engine: Engine::new(config, Polite, Instant::ZERO),
+            engine: Engine::new(config, Polite::default(), Instant::ZERO),
             pool: Pool::new(256).unwrap(),
             now: Instant::ZERO,
+            asked: 0,
         };
         // The announcement of our addresses.
         bench.exchange(&[]);
@@ -104,6 +132,7 @@ impl Bench {
                     Body::Arp(asked)
                         if asked.operation == Operation::Request && asked.target_ip == PEER =>
                     {
+                        self.asked += 1;
                         frame.reset(arp::frame_len(false));
                         asked.reply(PEER_MAC).emit(None, frame.bytes_mut());
                         rx.push(frame);
@@ -231,4 +260,60 @@ fn a_burst_of_segments_is_answered_by_one_acknowledgment() {
     let sent = bench.exchange(&pieces);
     let acks: Vec<u32> = sent.iter().map(|sent| sent.segment.ack).collect();
     assert_eq!(acks, [21_001]);
+}
+
+/// Goal: the third retransmission has the next hop asked for anew and the application told, once;
+/// the usual R2 is far from there (MUST-20, SHLD-9, SHLD-10).
+#[test]
+fn past_r1_the_next_hop_is_asked_for_anew_and_the_application_told() {
+    let mut bench = Bench::new();
+    bench.connect(OURS, 4000, PEER.into()).unwrap();
+    let syn = bench.exchange(&[])[0].segment;
+    let text = bench.exchange(&[answer(&syn, Flags::SYN | Flags::ACK, 500)])[0].segment;
+    assert_eq!((text.payload_len, bench.asked), (10, 1));
+    let mut sent = 0;
+    while sent < 6 {
+        bench.now += Span::from_millis(10);
+        for Sent { segment, .. } in bench.exchange(&[]) {
+            assert_eq!((segment.seq, segment.payload_len), (text.seq, 10));
+            sent += 1;
+        }
+        let past = u32::from(sent >= 3);
+        assert_eq!((bench.asked, bench.engine.app.stalled), (1 + past, past), "{sent} again");
+    }
+    assert_eq!(bench.engine.app.ended, None);
+}
+
+/// Goal: R2 is what the application says, for the connection it says it for (MUST-21).
+#[test]
+fn an_application_may_give_up_earlier_than_others() {
+    for (data_retries, again) in [(Some(0), 0), (Some(2), 2), (Some(4), 4), (None, 15)] {
+        let mut bench = Bench::new();
+        bench.engine.app.data_retries = data_retries;
+        let accepted = bench.exchange(&[syn(5000)])[0].segment;
+        bench.exchange(&[answer(&accepted, Flags::ACK, 1001)]);
+        let mut sent = 0;
+        while bench.engine.app.ended.is_none() {
+            bench.now += Span::from_millis(500);
+            sent += bench.exchange(&[]).len();
+        }
+        assert_eq!((sent, bench.engine.app.ended), (again, Some(End::DataTimeout)));
+    }
+}
+
+/// Goal: whatever is usual, an application has Nagle's algorithm on or off as it says (MUST-17).
+#[test]
+fn an_application_may_switch_nagle_off_or_on() {
+    for (usual, wanted, at_once) in [(true, Some(false), true), (false, Some(true), false)] {
+        let config = tcp::Config { nagle: usual, timestamps: false, ..tcp::Config::default() };
+        for (wanted, at_once) in [(wanted, at_once), (None, !usual)] {
+            let mut bench = Bench::of(config);
+            bench.engine.app.nagle = wanted;
+            let accepted = bench.exchange(&[syn(5000)])[0].segment;
+            bench.exchange(&[answer(&accepted, Flags::ACK, 1001)]);
+            let endpoints = Endpoints { local: (OURS, 80).into(), remote: (PEER, 5000).into() };
+            assert!(bench.engine.prod(bench.now, &endpoints, |_, conn| conn.send(5)));
+            assert_eq!(!bench.exchange(&[]).is_empty(), at_once, "{usual} {wanted:?}");
+        }
+    }
 }
