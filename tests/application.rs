@@ -1,6 +1,6 @@
-//! What RFC 9293 promises an application: its opens (s3.9.1.1), R1 and R2 (s3.8.3), Nagle's algorithm
-//! as it likes (s3.7.4), and that a burst is acknowledged as one. An engine alone, given segments and
-//! asked what it sends.
+//! What RFC 9293 promises an application: its opens (s3.9.1.1), R1 and R2 (s3.8.3), Nagle's
+//! algorithm as it likes (s3.7.4), and that a burst is acknowledged as one. An engine alone, given
+//! segments and asked what it sends.
 
 use shakedown::app::{App, Conn, Refusal};
 use shakedown::engine::{Config, Engine, Listener, Subnet};

@@ -21,8 +21,8 @@ pub(super) struct Urgent {
 impl Tcb {
     /// Step six (MUST-30): "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user that the remote side
     /// has urgent data if the urgent pointer is in advance of the data consumed", once for each
-    /// pointer (MUST-31, MUST-32). Without a path nothing can be remembered, and the user hears each
-    /// time.
+    /// pointer (MUST-31, MUST-32). Without a path nothing can be remembered, and the user hears
+    /// each time.
     pub(super) fn hears_urgent(
         &mut self,
         segment: &Segment,

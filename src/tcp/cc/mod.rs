@@ -151,8 +151,8 @@ impl Window {
     }
 
     /// The retransmission timer fired (MUST-19). RFC 5681 s3.1: "the cwnd MUST be set to no more
-    /// than the loss window, LW, which equals 1 full-sized segment"; the threshold only at the first
-    /// timeout of what is lost.
+    /// than the loss window, LW, which equals 1 full-sized segment"; the threshold only at the
+    /// first timeout of what is lost.
     pub fn timed_out(&mut self, flight: u32, mss: u32, first: bool) {
         if self.is_fixed() {
             return;
