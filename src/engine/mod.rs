@@ -165,8 +165,7 @@ impl<A: App> Engine<A> {
         self.table.len() - self.in_time_wait
     }
 
-    /// Opens the connection between `endpoints` now, whatever the ranges say (active OPEN, RFC 9293
-    /// s3.10.1). Its segments all leave from the local address that is named here (MUST-43).
+    /// Opens the connection between `endpoints`, local one included (RFC 9293 s3.10.1, MUST-43).
     ///
     /// # Errors
     /// The remote address is no single host's, the four-tuple is in use, or the table is full.
@@ -176,7 +175,7 @@ impl<A: App> Engine<A> {
         endpoints: &Endpoints,
         state: A::State,
     ) -> Result<(), Refusal> {
-        // RFC 9293 s3.9.1.1, MUST-46: nothing is sent to a broadcast or multicast address.
+        // MUST-46.
         if !self.routes.is_one_host(endpoints.remote.ip()) {
             return Err(Refusal::NotAHost);
         }
@@ -195,11 +194,9 @@ impl<A: App> Engine<A> {
         Ok(())
     }
 
-    /// Listens on another port from now on (passive OPEN, RFC 9293 s3.10.1); answers the place of
-    /// the listener, which `Conn::listener` will name. `None` if the port has a listener, or if
-    /// there were too many. Allocates: for a control that opens ports, not for a turn. Connections
-    /// of that port, opening ones too, do not stand in the way (MUST-42) and are left alone
-    /// (MUST-41).
+    /// Listens on another port from now on (passive OPEN, RFC 9293 s3.10.1), whatever connections
+    /// that port has (MUST-41, MUST-42); answers the place of the listener, which `Conn::listener`
+    /// will name. `None` if the port has a listener, or if there were too many. Allocates.
     pub fn listen(&mut self, listener: Listener) -> Option<u16> {
         let place = u16::try_from(self.config.listeners.len()).ok()?;
         let taken = &mut self.listeners[usize::from(listener.port)];
@@ -284,7 +281,7 @@ impl<A: App> Engine<A> {
         &self.table.tcbs[slot as usize]
     }
 
-    /// RFC 9293 s3.8.4, MUST-24: the application may have it on or off for each connection.
+    /// The application's choice (RFC 9293 s3.8.4, MUST-24).
     fn keepalive(&self, slot: u32) -> Option<Keepalive> {
         let usual = match self.config.listeners.get(self.tcb(slot).listener as usize) {
             Some(listener) => listener.keepalive,
