@@ -146,8 +146,8 @@ fn item<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         bare.len() - bare.trim_start().len() == indent && bare.trim_start().starts_with(['}', ']'])
     };
     let whole = lines[at].trim_end().ends_with([';', '}']);
-    let len = if whole { 1 } else { lines[at..].iter().position(|line| closes(line))? + 1 };
-    let bytes = |lines: &[&str]| lines.iter().map(|line| line.len()).sum::<usize>();
+    let len = if whole { 1 } else { lines[at..].iter().position(closes)? + 1 };
+    let bytes = |lines: &[&str]| -> usize { lines.iter().copied().map(str::len).sum() };
     let start = bytes(&lines[..at - above]);
     Some(&text[start..start + bytes(&lines[at - above..at + len])])
 }
