@@ -13,9 +13,6 @@ use crate::rng::Rng;
 use crate::tcp::{self, Mss};
 use crate::wire::ethernet::Mac;
 
-/// As every host's (RFC 1122 s3.2.1.7 asks for a configurable one; 64 is IANA's recommendation).
-const TTL: u8 = 64;
-
 /// Which of several workers: `index` of `count`.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
@@ -43,7 +40,7 @@ pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config
     Config {
         mac,
         mtu,
-        ttl: TTL,
+        ttl: stack.ttl,
         subnets,
         gateways: stack.gateways.clone(),
         listeners: Vec::new(),
@@ -155,6 +152,7 @@ mod tests {
             subnets: Vec::new(),
             gateways: Vec::new(),
             mtu: None,
+            ttl: 64,
             mss: None,
             tcp: tcp::Config::default(),
             keepalive: None,
@@ -176,6 +174,12 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(30));
         let later_ms = origin().wrapping_sub(last_run);
         assert!((30..30_000).contains(&later_ms), "{later_ms}");
+    }
+
+    #[test]
+    fn datagrams_leave_with_the_ttl_that_was_asked_for() {
+        let stack = Stack { ttl: 7, ..stack() };
+        assert_eq!(config(&stack, Vec::new(), Mac::default(), 1500).ttl, 7);
     }
 
     #[test]

@@ -26,6 +26,9 @@ const CONNECTIONS_MAX_DEFAULT: u32 = 256_000;
 /// Body of an HTTP response in bytes unless said otherwise: with its head, still one segment.
 const RESPONSE_SIZE_DEFAULT: u64 = 100;
 
+/// As every host's: IANA's recommendation (RFC 1122 s3.2.1.7 asks for a configurable one).
+const TTL_DEFAULT: u8 = 64;
+
 /// TIME-WAIT of a bench is twice this. Its two ends share one memory or one veth, where no segment
 /// lives longer, and at a million connections a second 60 s of TIME-WAIT would be 60 million
 /// entries.
@@ -49,6 +52,8 @@ pub struct Stack {
     pub gateways: Vec<IpAddr>,
     /// In bytes; the interface's if `None`.
     pub mtu: Option<u16>,
+    /// And the hop limit of IPv6.
+    pub ttl: u8,
     /// In bytes; the MTU less 40 if `None`.
     pub mss: Option<u16>,
     pub tcp: tcp::Config,
@@ -279,6 +284,7 @@ fn stack(
         gateway,
         vlan,
         mtu,
+        ttl,
         queues: _,
         mode: _,
         busy_poll: _,
@@ -295,6 +301,7 @@ fn stack(
         gateways: links::gateways(gateway, &subnets)?,
         subnets,
         mtu,
+        ttl: ttl.unwrap_or(TTL_DEFAULT),
         mss,
         tcp: constants::config(tcp, msl_default)?,
         keepalive,

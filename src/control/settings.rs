@@ -35,6 +35,9 @@ pub struct Network {
     /// device has that [default: the interface's, at most 1500]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=9216))]
     pub mtu: Option<u16>,
+    /// Time to live, IPv6's hop limit, of what is sent [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub ttl: Option<u8>,
     /// Queues to take, such as 0-3 [default: all]
     #[arg(long, value_name = "LIST")]
     pub queues: Option<Indices>,
@@ -141,6 +144,26 @@ pub struct Tcp {
     /// Memory of a core for what arrives out of order [default: 32m]
     #[arg(long, value_name = "BYTES", value_parser = value::number32)]
     pub tcp_reassembly: Option<u32>,
+    /// What bounds the bytes under way beside the peer's window; fixed: nothing, for networks that
+    /// are not shared [default: cubic]
+    #[arg(long)]
+    pub tcp_congestion: Option<CongestionName>,
+    /// Hold small segments back while something is under way (Nagle) [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub tcp_nagle: Option<bool>,
+}
+
+/// Congestion control.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CongestionName {
+    /// RFC 9438.
+    #[default]
+    Cubic,
+    /// RFC 5681.
+    #[value(name = "newreno")]
+    NewReno,
+    /// None: the peer's window alone.
+    Fixed,
 }
 
 /// Explicit congestion notification.

@@ -1,6 +1,6 @@
 //! TCP's constants: what was asked for, laid over the defaults, within the bounds that RFCs set.
 
-use crate::control::settings::{EcnName, Tcp};
+use crate::control::settings::{CongestionName, EcnName, Tcp};
 use crate::tcp;
 use crate::time::Span;
 
@@ -27,6 +27,8 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         tcp_delayed_ack,
         tcp_ecn,
         tcp_dscp,
+        tcp_congestion,
+        tcp_nagle,
     } = tcp;
     let default = tcp::Config::default();
     let config = tcp::Config {
@@ -53,7 +55,13 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         },
         dscp: tcp_dscp.unwrap_or(default.dscp),
         reassembly_bytes: tcp_reassembly.unwrap_or(default.reassembly_bytes),
-        ..default
+        congestion: match tcp_congestion {
+            None => default.congestion,
+            Some(CongestionName::Cubic) => tcp::Congestion::Cubic,
+            Some(CongestionName::NewReno) => tcp::Congestion::NewReno,
+            Some(CongestionName::Fixed) => tcp::Congestion::Fixed,
+        },
+        nagle: tcp_nagle.unwrap_or(default.nagle),
     };
     if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
         return Err(format!(
@@ -81,10 +89,26 @@ mod tests {
     use super::*;
     use clap::{Args, FromArgMatches};
 
+    /// What the flags in `words` come to.
+    fn asked(words: &[String]) -> tcp::Config {
+        let command = Tcp::augment_args(clap::Command::new("tcp").no_binary_name(true));
+        let matches = command.try_get_matches_from(words).unwrap();
+        config(Tcp::from_arg_matches(&matches).unwrap(), Span::ZERO).unwrap()
+    }
+
+    #[test]
+    fn each_congestion_control_has_its_word_and_nagle_is_switched() {
+        for congestion in tcp::Congestion::ALL {
+            let words = [format!("--tcp-congestion={}", congestion.name())];
+            assert_eq!(asked(&words).congestion, congestion);
+        }
+        assert!(asked(&["--tcp-nagle=true".to_string()]).nagle);
+    }
+
     #[test]
     fn the_help_tells_the_true_defaults() {
         let command = Tcp::augment_args(clap::Command::new("tcp"));
-        let mut words = vec!["tcp".to_string()];
+        let mut words = Vec::new();
         for arg in command.get_arguments() {
             let help = arg.get_help().unwrap().to_string();
             let default = help.split("[default: ").nth(1).unwrap();
@@ -94,9 +118,6 @@ mod tests {
                 words.push(format!("--{}={default}", arg.get_long().unwrap()));
             }
         }
-        let matches = command.try_get_matches_from(words).unwrap();
-        let tcp = Tcp::from_arg_matches(&matches).unwrap();
-        let default = tcp::Config::default();
-        assert_eq!(config(tcp, Span::ZERO), Ok(default));
+        assert_eq!(asked(&words), tcp::Config::default());
     }
 }
