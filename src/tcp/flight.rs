@@ -5,6 +5,7 @@
 //! again stands on the scoreboard.
 
 use super::cc::Window;
+use super::cc::hystart::HyStart;
 use super::rack::Rack;
 use super::scoreboard::Scoreboard;
 use super::{Seq, cc};
@@ -61,6 +62,7 @@ pub(super) struct Flight {
     pub board: Scoreboard,
     pub window: Window,
     pub rack: Rack,
+    pub hystart: HyStart,
     pub phase: Phase,
     /// SND.MAX when the present loss, or the last one, became known.
     pub recover: Option<Seq>,

@@ -69,6 +69,11 @@ impl Rack {
         }
     }
 
+    /// The round trip of the latest sent of what has arrived, in µs; zero before the first.
+    pub fn rtt_us(&self) -> u32 {
+        self.rtt_us
+    }
+
     /// The peer got something twice that was sent before `max` (s6.2, step 4): what was taken for
     /// lost was late. Once a round trip.
     pub fn duplicated(&mut self, una: Seq, max: Seq) {

@@ -5,6 +5,7 @@
 //! sent from here: what is lost is marked, and `text` sends it again.
 
 use super::cc::Acked;
+use super::cc::hystart::Pace;
 use super::flight::{Alarm, DUP_ACKS_LOST, Flight, Phase, Reduction};
 use super::path::Tally;
 use super::rto::{Expiry, micros};
@@ -79,7 +80,7 @@ impl Tcb {
                 // RFC 3465 s2.3: after a timeout one ACK may cover much that was sent before it.
                 let bytes = match flight.phase {
                     Phase::Timeout => news.advanced.min(mss),
-                    Phase::Open | Phase::Recovery => news.advanced,
+                    Phase::Open | Phase::Recovery => self.slow_start(flight, news.advanced),
                 };
                 if flight.limited_to.is_some_and(|to| una.before(to)) && bytes > 0 {
                     let acked = Acked { bytes, mss, srtt_us: self.srtt_us, now: env.now };
@@ -102,6 +103,21 @@ impl Tcb {
             }
             if news.advanced > 0 || news.delivered > 0 || news.wait_us.is_some() {
                 self.set_alarm(flight, news.wait_us, env.now);
+            }
+        }
+    }
+
+    /// How much of `bytes` acknowledged counts: all of it, or less while the first slow start is
+    /// wary of a queue (RFC 9406).
+    fn slow_start(&self, flight: &mut Flight, bytes: u32) -> u32 {
+        if !flight.window.is_starting() {
+            return bytes;
+        }
+        match flight.hystart.acked(self.snd_una, self.snd_max, flight.rack.rtt_us()) {
+            Pace::Grow(divisor) => bytes.div_ceil(divisor),
+            Pace::Over => {
+                flight.window.end_slow_start();
+                bytes
             }
         }
     }

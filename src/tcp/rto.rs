@@ -5,8 +5,10 @@ use super::tcb::{Tcb, flag, owed};
 use super::{Config, End, Env, Keepalive};
 use crate::time::{Instant, Span};
 
-/// Granularity of our clock for RFC 6298's G, in µs: a tick of the timer wheel.
-const GRANULARITY_US: u32 = 66;
+/// What is added to SRTT at the least, up to the lower bound of the RTO: RFC 6298's G. On a path
+/// whose round trip is long and steady the timeout would else be no longer than that, and every
+/// delayed ACK too late. Linux's 200 ms.
+const SLACK_MAX: Span = Span::from_millis(200);
 
 /// RFC 6298 s5.7: the RTO to begin with when the SYN had to be sent again.
 const RTO_AFTER_LOST_SYN: Span = Span::from_secs(3);
@@ -53,8 +55,10 @@ impl Tcb {
                 false => config.rto_initial,
             }
         } else {
-            let variance = (4 * u64::from(self.rttvar_us)).max(u64::from(GRANULARITY_US));
-            Span::from_micros(u64::from(self.srtt_us) + variance).max(config.rto_min)
+            let variance = Span::from_micros(4 * u64::from(self.rttvar_us));
+            let slack = config.rto_min.min(SLACK_MAX);
+            let sum = Span::from_micros(u64::from(self.srtt_us)) + variance.max(slack);
+            sum.max(config.rto_min)
         };
         base.times(1 << self.retries.min(20)).min(config.rto_max)
     }

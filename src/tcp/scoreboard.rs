@@ -10,7 +10,7 @@
 use super::Seq;
 
 /// Runs at the most. Half of them for the times at which a flight was sent, half for its holes.
-pub(super) const RUNS_MAX: usize = 64;
+pub(super) const RUNS_MAX: usize = 128;
 
 /// From here on new text joins the last run whatever the time.
 const CROWDED: usize = RUNS_MAX * 3 / 4;

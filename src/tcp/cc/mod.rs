@@ -1,10 +1,11 @@
-//! Congestion control: how much may be under way (RFC 5681, RFC 9438, RFC 6928).
+//! Congestion control: how much may be under way (RFC 5681, RFC 9438, RFC 6928, RFC 9406).
 //!
 //! `Window` owns what all have in common: slow start, the threshold, what a timeout and idleness
 //! do. A `Law` knows congestion avoidance alone. They count in bytes and are told what happened; of
 //! segments, acknowledgments and timers they know nothing.
 
 mod cubic;
+pub(super) mod hystart;
 mod newreno;
 
 use crate::time::{Instant, Span};
@@ -114,6 +115,16 @@ impl Window {
     /// Bytes that may be under way once the present congestion is over.
     pub fn ssthresh(&self) -> u32 {
         self.ssthresh
+    }
+
+    /// True in the slow start that a connection begins with.
+    pub fn is_starting(&self) -> bool {
+        self.ssthresh == u32::MAX && !self.is_fixed()
+    }
+
+    /// Slow start is over, without congestion: the window stays where it is.
+    pub fn end_slow_start(&mut self) {
+        self.ssthresh = self.cwnd;
     }
 
     /// Slow start and congestion avoidance (RFC 9293 s3.8.2, MUST-19). Grows by what is
