@@ -151,6 +151,10 @@ pub struct Tcp {
     /// Hold small segments back while something is under way (Nagle) [default: false]
     #[arg(long, value_name = "BOOL")]
     pub tcp_nagle: Option<bool>,
+    /// Give a connection up when data has waited so long for its ACK (RFC 5482); 0s: when the tries
+    /// are over [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    pub tcp_user_timeout: Option<Span>,
 }
 
 /// Congestion control.

@@ -29,6 +29,7 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         tcp_dscp,
         tcp_congestion,
         tcp_nagle,
+        tcp_user_timeout,
     } = tcp;
     let default = tcp::Config::default();
     let config = tcp::Config {
@@ -62,7 +63,16 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
             Some(CongestionName::Fixed) => tcp::Congestion::Fixed,
         },
         nagle: tcp_nagle.unwrap_or(default.nagle),
+        user_timeout: match tcp_user_timeout {
+            None => default.user_timeout,
+            Some(timeout) => (timeout > Span::ZERO).then_some(timeout),
+        },
     };
+    within_bounds(&config)?;
+    Ok(config)
+}
+
+fn within_bounds(config: &tcp::Config) -> Result<(), String> {
     if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
         return Err(format!(
             "--tcp-rto-min {} must be above 0 and not above --tcp-rto-max {}",
@@ -81,7 +91,7 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
             config.window, config.mss.v4
         ));
     }
-    Ok(config)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -97,12 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn each_congestion_control_has_its_word_and_nagle_is_switched() {
+    fn what_a_sender_does_can_be_asked_for() {
         for congestion in tcp::Congestion::ALL {
             let words = [format!("--tcp-congestion={}", congestion.name())];
             assert_eq!(asked(&words).congestion, congestion);
         }
         assert!(asked(&["--tcp-nagle=true".to_string()]).nagle);
+        let patient = asked(&["--tcp-user-timeout=5m".to_string()]);
+        assert_eq!(patient.user_timeout, Some(Span::from_secs(300)));
     }
 
     #[test]
