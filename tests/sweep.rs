@@ -10,8 +10,9 @@ use shakedown::app::server::{Server, Service};
 use shakedown::device::impair::Options;
 use shakedown::rng::Rng;
 use shakedown::sim::{self, Setup, Sim};
-use shakedown::tcp::{self, End};
+use shakedown::tcp::{self, Congestion, Ecn, End};
 use shakedown::time::{Instant, Span};
+use shakedown::wire::Family;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,6 +80,11 @@ impl Tally {
 fn one_life(seed: u64, captures: Option<PathBuf>) -> Tally {
     let mut rng = Rng::new(seed ^ 0x5eed_0f11_fe00);
     let mut setup = Setup { captures, ..Setup::new(seed, 1) };
+    match rng.below(3) {
+        0 => {}
+        1 => setup.over(&[Family::V6]),
+        _ => setup.over(&[Family::V4, Family::V6]),
+    }
     for config in [&mut setup.a.tcp, &mut setup.b.tcp] {
         *config = any_tcp(&mut rng);
     }
@@ -146,6 +152,11 @@ fn any_tcp(rng: &mut Rng) -> tcp::Config {
         timestamps: rng.chance(0.7),
         window_scaling: rng.chance(0.8),
         sack: rng.chance(0.7),
+        ecn: one_of(rng, [Ecn::Off, Ecn::Accept, Ecn::Request]),
+        congestion: one_of(rng, Congestion::ALL),
+        nagle: rng.chance(0.2),
+        delayed_ack: Span::from_millis(one_of(rng, [0, 40, 40, 200])),
+        reassembly_bytes: one_of(rng, [1 << 22, 1 << 22, 20_000]),
         mss: tcp::Mss::both(one_of(rng, [1440, 1440, 1440, 536, 300])),
         window: one_of(rng, [65_535, 65_535, 1 << 20, 16_000, 3_000, 500]),
         rto_min: Span::from_millis(one_of(rng, [200, 200, 20, 1000])),

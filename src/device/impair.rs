@@ -31,9 +31,9 @@ pub struct Options {
     /// overtake it.
     pub reorder: f64,
     pub reorder_hold: Span,
-    /// Probability that one to three bits of an IPv4 datagram are flipped, within one word.
-    /// Ethernet headers and ARP are spared: they have no checksum but Ethernet's own, and a frame
-    /// that fails that is lost.
+    /// Probability that one to three bits of an IP datagram are flipped, within one word. Ethernet
+    /// headers, ARP and the first eight bytes of an IPv6 header are spared: they have no checksum
+    /// but Ethernet's own, and a frame that fails that is lost.
     pub corrupt: f64,
     /// Time on the way, of every frame.
     pub delay: Span,
@@ -260,8 +260,13 @@ impl Lane {
 
     fn corrupt(&mut self, bytes: &mut [u8]) {
         let Some((header, datagram)) = bytes.split_at_mut_checked(ETHERNET_BYTES) else { return };
+        let datagram = match header[12..] {
+            [0x08, 0x00] => datagram,
+            [0x86, 0xdd] => datagram.get_mut(8..).unwrap_or_default(),
+            _ => return,
+        };
         let words = datagram.len() as u64 / 2;
-        if header[12..] != [0x08, 0x00] || words == 0 {
+        if words == 0 {
             return;
         }
         self.counted.corrupted += 1;
