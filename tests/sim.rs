@@ -117,7 +117,10 @@ fn seeds() -> Vec<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect(name));
     match number("SHAKEDOWN_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("SHAKEDOWN_SEEDS").unwrap_or(SEEDS)).chain(FOUND).collect(),
+        None => {
+            let last = number("SHAKEDOWN_SEEDS").unwrap_or(SEEDS);
+            (1..=last).chain(FOUND.into_iter().filter(|&seed| seed > last)).collect()
+        }
     }
 }
 

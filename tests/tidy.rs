@@ -33,7 +33,7 @@ const PARTS: &[(&str, &str, &[&str])] = &[
     ("engine", "sys", &["cpu"]),
     ("frame", "sys", &["umem"]),
     // The referee forms its own opinion: of tcp it knows the words of the engine's API and no more.
-    ("sim", "tcp", &["self", "State", "End", "Config", "Keepalive", "Mss"]),
+    ("sim", "tcp", &["self", "State", "End", "Config", "Congestion", "Keepalive", "Mss"]),
     ("control", "tcp", &["self", "Config", "Keepalive", "End", "Mss", "State"]),
     ("control", "wire", &["ethernet", "segment"]),
 ];

@@ -1,5 +1,6 @@
 //! What the referee knows of one side of a connection, and what that side may therefore send.
 
+use super::data::Data;
 use crate::time::{Instant, Span};
 use crate::wire::Family;
 use crate::wire::options::Options;
@@ -52,11 +53,13 @@ pub(super) struct Endpoint {
     /// Its numbers in the connection before this one, for a last ACK out of TIME-WAIT: (sequence,
     /// acknowledgment).
     pub before: Option<(u32, u32)>,
+    pub data: Data,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct Syn {
     pub isn: u32,
+    pub family: Family,
     pub options: Options,
 }
 
@@ -89,14 +92,10 @@ impl Endpoint {
         // One byte past the edge is a window probe (RFC 9293 s3.8.6.1).
         let edge = self.edge_known + i64::from(payload.len() == 1);
         law(payload.is_empty() || end <= edge, "it is past the window it was offered")?;
-        // What a peer takes that names no MSS (RFC 9293 s3.7.1, MUST-15).
-        let (ip_bytes, mss_default) = match sent.family() {
-            Family::V4 => (20, 536),
-            Family::V6 => (40, 1220),
-        };
+        let ip_bytes = sent.family().header_len() as u16;
         let options_bytes = sent.payload_at.saturating_sub(HEADERS_BYTES + ip_bytes);
-        let mss = them.syn.and_then(|syn| syn.options.mss).unwrap_or(mss_default);
-        law(sent.payload_len + options_bytes <= mss, "it is above the MSS it was offered")
+        let bytes = i64::from(sent.payload_len + options_bytes);
+        law(bytes <= them.mss_offered(), "it is above the MSS it was offered")
     }
 
     /// A segment arrives. True if its timestamp is older than one that arrived before.
@@ -153,6 +152,17 @@ impl Endpoint {
     pub fn shift(&self, them: &Endpoint) -> u8 {
         let scale = |end: &Endpoint| end.syn.and_then(|syn| syn.options.window_scale);
         scale(them).and(scale(self)).unwrap_or(0).min(14)
+    }
+
+    /// The largest segment it takes, in bytes of text and options. What a SYN names that names none
+    /// is in RFC 9293 s3.7.1, MUST-15.
+    pub fn mss_offered(&self) -> i64 {
+        let Some(Syn { options, family, .. }) = self.syn else { return 0 };
+        let mss_default = match family {
+            Family::V4 => 536,
+            Family::V6 => 1220,
+        };
+        i64::from(options.mss.unwrap_or(mss_default))
     }
 
     pub fn relative(&self, seq: u32) -> i64 {

@@ -9,6 +9,7 @@
 //!
 //! Nothing here reads a clock or draws a number that does not come from the seed.
 
+mod data;
 mod endpoint;
 pub mod monitor;
 pub mod script;
@@ -22,6 +23,7 @@ use crate::engine::{self, Engine, Listener, Subnet};
 use crate::flow::tuples::{Range, Ranges, Target};
 use crate::frame::{Burst, Pool};
 use crate::rng::Rng;
+use crate::tcp::Congestion;
 use crate::time::{Instant, Span};
 use crate::wire::Family;
 use crate::wire::ethernet::Mac;
@@ -183,7 +185,8 @@ impl<A: App, B: App> Sim<A, B> {
         let Setup { a, b, a_to_b, b_to_a, pool_frames, ring_frames, seed, captures } = setup;
         let now = Instant::ZERO;
         let (pool_a, pool_b) = Pool::pair(pool_frames).expect("memory for the frames");
-        let referee = Referee::new([a.mac, b.mac], a.tcp.msl.min(b.tcp.msl));
+        let mut referee = Referee::new([a.mac, b.mac], a.tcp.msl.min(b.tcp.msl));
+        referee.unpaced = [&a, &b].map(|host| host.tcp.congestion == Congestion::Fixed);
         let referee = Rc::new(RefCell::new(referee));
         let umem = pool_a.umem().clone();
         let (link_a, link_b) = link::pair(&umem, ring_frames);

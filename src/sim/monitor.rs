@@ -10,7 +10,11 @@
 //!   options are in SYNs only;
 //! - bytes sent again are the same bytes; FIN never moves, and nothing follows it;
 //! - nothing is sent past the window or above the MSS that arrived, and nothing that is known to be
-//!   acknowledged;
+//!   acknowledged; no more than the initial window before anything is heard, no more than a segment
+//!   after a timeout;
+//! - SACK blocks are of what arrived, D-SACKs of what arrived twice; ECN marks are on new text, and
+//!   both only where it was agreed; the urgent pointer never goes back;
+//! - text that arrived in order waits 500 ms at most for its ACK, two segments of it not at all;
 //! - an acknowledgment never exceeds what arrived and never goes back, and the window's right edge
 //!   does not either;
 //! - an ACK that says nothing new answers a segment that arrived, at most one each, and the two
@@ -32,6 +36,8 @@ use std::collections::HashMap;
 const FRAME_BYTES_MAX: usize = 1514;
 /// More segments than any flight here: so many duplicate ACKs in a row answer each other.
 const IDLE_MAX: u32 = 2000;
+/// Longer than a host waits before it asks for its next hop again.
+const ASKING_MAX: Span = Span::from_secs(3);
 
 /// One of the two ends of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,11 @@ pub struct Referee {
     flows: HashMap<Endpoints, Flow>,
     /// What arrived intact at each side in its present turn.
     turn: [Vec<Segment>; 2],
+    /// When each side last sent anything but TCP: it may be looking for its next hop, and can't
+    /// answer before it knows.
+    asked: [Option<Instant>; 2],
+    /// Which sides have no congestion control.
+    pub(super) unpaced: [bool; 2],
     violation: Option<String>,
     trace: u64,
     segments: u64,
@@ -83,6 +94,8 @@ impl Referee {
             msl,
             flows: HashMap::new(),
             turn: [Vec::new(), Vec::new()],
+            asked: [None; 2],
+            unpaced: [false; 2],
             violation: None,
             trace: 0,
             segments: 0,
@@ -116,9 +129,11 @@ impl Referee {
         // anything.
         let Ok(packet) = segment::parse(frame, Verify::All) else { return };
         let Body::Tcp(segment) = packet.body else { return };
-        self.turn[side as usize].push(segment);
+        let turn = &mut self.turn[side as usize];
+        turn.push(segment);
+        let alone = turn.len() == 1;
         if let Some(flow) = self.flows.get_mut(&key(side.other(), &segment)) {
-            flow.arrived(now, side, &segment);
+            flow.arrived(now, side, &segment, alone);
         }
     }
 
@@ -162,14 +177,15 @@ impl Referee {
         let (ours, theirs) = (self.macs[side as usize], self.macs[side.other() as usize]);
         law(packet.ethernet.src == ours, "its Ethernet source is not its sender")?;
         let Body::Tcp(segment) = packet.body else {
+            self.asked[side as usize] = Some(now);
             return Ok(());
         };
         law(packet.ethernet.dst == theirs, "its Ethernet destination is not its receiver")?;
         self.segments += 1;
-        law(!segment.flags.has(Flags::URG), "nobody here sends urgent data")?;
         let payload = &frame[segment.payload_at as usize..][..segment.payload_len as usize];
         let heard = &self.turn[side as usize];
         let flow = self.flows.entry(key(side, &segment)).or_default();
+        flow.ends[side as usize].data.unpaced = self.unpaced[side as usize];
         if segment.flags.has(Flags::RST) {
             flow.reset(side, &segment, heard)
         } else if segment.flags.has(Flags::SYN) {
@@ -177,7 +193,9 @@ impl Referee {
             self.ghosts += u64::from(matches!(verdict, Ok(true)));
             verdict.map(|_| ())
         } else {
-            flow.synchronized(now, side, &segment, payload)
+            let asked = self.asked[side as usize];
+            let excused = asked.is_some_and(|at| now.since(at) < ASKING_MAX);
+            flow.synchronized(now, side, (&segment, payload), excused)
         }
     }
 }
@@ -220,10 +238,14 @@ impl Flow {
         let haunted = self.haunted;
         let (us, them) = self.ends(side);
         if us.syn.is_none() {
-            us.syn = Some(Syn { isn: sent.seq, options: sent.options });
+            let Segment { seq: isn, options, .. } = *sent;
+            us.syn = Some(Syn { isn, options, family: sent.family() });
             us.top = 1;
         }
         us.last_sent = now;
+        if !haunted {
+            us.sends_syn(them, sent)?;
+        }
         if answers && !haunted {
             let syn = them.syn.ok_or("it answers no SYN")?;
             law(them.arrived >= 1, "the SYN it answers has not arrived")?;
@@ -238,8 +260,8 @@ impl Flow {
         &mut self,
         now: Instant,
         side: Side,
-        sent: &Segment,
-        payload: &[u8],
+        (sent, payload): (&Segment, &[u8]),
+        excused: bool,
     ) -> Verdict {
         law(sent.flags.has(Flags::ACK), "it has no ACK")?;
         let Options { mss, window_scale, sack_permitted, timestamps: _, sack: _, user_timeout: _ } =
@@ -257,6 +279,7 @@ impl Flow {
         law(!us.over, "its connection is over")?;
         us.last_sent = now;
         let seq = us.relative(sent.seq);
+        us.sends_data(them, now, seq, sent, excused)?;
         us.sends(them, seq, sent, payload)?;
         let ack = them.relative(sent.ack);
         law(ack <= them.arrived, "it acknowledges what has not arrived")?;
@@ -281,6 +304,7 @@ impl Flow {
         law(sent.payload_len == 0, "a RST carries nothing here")?;
         let bare = !sent.flags.has(Flags::SYN) && !sent.flags.has(Flags::FIN);
         law(bare, "a RST has another flag")?;
+        law(sent.tos & 0b11 == 0, "a RST is marked for ECN")?;
         let answers = heard.iter().any(|segment| answered_by(segment, sent));
         let haunted = self.haunted;
         let (us, them) = self.ends(side);
@@ -304,7 +328,8 @@ impl Flow {
     }
 
     /// A segment arrives, intact, at `side`.
-    fn arrived(&mut self, now: Instant, side: Side, segment: &Segment) {
+    fn arrived(&mut self, now: Instant, side: Side, segment: &Segment, alone: bool) {
+        let haunted = self.haunted;
         let (us, them) = self.ends(side);
         us.credit = (us.credit + 1).min(1 << 20);
         if segment.flags.has(Flags::RST) {
@@ -318,6 +343,7 @@ impl Flow {
             return;
         }
         let late = us.hears_timestamp(segment);
+        let mut sure = false;
         if segment.flags.has(Flags::ACK) && us.syn.is_some() {
             let ack = us.relative(segment.ack);
             let shift = if segment.flags.has(Flags::SYN) { 0 } else { them.shift(us) };
@@ -325,6 +351,8 @@ impl Flow {
             // keeps what is ahead.
             let next = them.arrived == them.taken.max(them.acked) && them.arrived == seq;
             if next && !late && ack <= us.top {
+                let end = seq + i64::from(segment.payload_len);
+                sure = ack >= us.acked_known && end <= them.edge && !us.over && !haunted;
                 us.acked_known = us.acked_known.max(ack);
             }
             us.edge_known = us.edge_known.max(ack + (i64::from(segment.window) << shift));
@@ -332,6 +360,7 @@ impl Flow {
         if segment.flags.has(Flags::FIN) {
             us.fin_heard = now;
         }
+        us.hears_data(them, now, (seq, segment), alone, sure);
         them.arrives(seq, seq + i64::from(segment.seq_len()));
     }
 
@@ -413,7 +442,7 @@ fn describe(segment: &Segment) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::wire::ethernet::Header;
 
@@ -423,17 +452,17 @@ mod tests {
     const R: Flags = Flags::RST;
     const ACK: Flags = Flags::ACK;
     /// ISNs at the wrap, so that every test crosses it.
-    const ISN: [u32; 2] = [u32::MAX, u32::MAX - 3];
+    pub(in crate::sim) const ISN: [u32; 2] = [u32::MAX, u32::MAX - 3];
 
     /// A wire on which a test writes both sides' segments. Numbers are relative to the ISNs,
     /// windows 1000, MSS 500.
-    struct Wire {
-        referee: Referee,
-        now: Instant,
+    pub(in crate::sim) struct Wire {
+        pub(in crate::sim) referee: Referee,
+        pub(in crate::sim) now: Instant,
     }
 
     impl Wire {
-        fn new() -> Wire {
+        pub(in crate::sim) fn new() -> Wire {
             Wire { referee: Referee::new(MACS, Span::from_secs(30)), now: Instant::ZERO }
         }
 
@@ -455,7 +484,7 @@ mod tests {
             wire
         }
 
-        fn segment(side: Side, flags: Flags, seq: u32, ack: u32) -> Segment {
+        pub(in crate::sim) fn segment(side: Side, flags: Flags, seq: u32, ack: u32) -> Segment {
             let ips = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
             let ports = [4000, 80];
             let (us, them) = (side as usize, side.other() as usize);
@@ -478,7 +507,7 @@ mod tests {
             }
         }
 
-        fn frame(side: Side, mut segment: Segment, payload: &[u8]) -> Vec<u8> {
+        pub(in crate::sim) fn frame(side: Side, mut segment: Segment, payload: &[u8]) -> Vec<u8> {
             let header_len = segment::header_len(false, segment.family(), &segment.options);
             segment.payload_len = payload.len() as u16;
             let mut frame = vec![0; header_len + payload.len()];
@@ -490,17 +519,36 @@ mod tests {
         }
 
         /// Sends a segment that gets lost.
-        fn lose(&mut self, side: Side, flags: Flags, seq: u32, ack: u32, payload: &[u8]) {
+        pub(in crate::sim) fn lose(
+            &mut self,
+            side: Side,
+            flags: Flags,
+            seq: u32,
+            ack: u32,
+            payload: &[u8],
+        ) {
             let frame = Wire::frame(side, Wire::segment(side, flags, seq, ack), payload);
             self.referee.sent(self.now, side, &frame);
         }
 
         /// Sends a segment that arrives at once, in a turn of its own.
-        fn pass(&mut self, side: Side, flags: Flags, seq: u32, ack: u32, payload: &[u8]) {
+        pub(in crate::sim) fn pass(
+            &mut self,
+            side: Side,
+            flags: Flags,
+            seq: u32,
+            ack: u32,
+            payload: &[u8],
+        ) {
             self.pass_segment(side, Wire::segment(side, flags, seq, ack), payload);
         }
 
-        fn pass_segment(&mut self, side: Side, segment: Segment, payload: &[u8]) {
+        pub(in crate::sim) fn pass_segment(
+            &mut self,
+            side: Side,
+            segment: Segment,
+            payload: &[u8],
+        ) {
             let frame = Wire::frame(side, segment, payload);
             self.referee.sent(self.now, side, &frame);
             self.referee.begin_turn(side.other());
@@ -508,12 +556,12 @@ mod tests {
         }
 
         #[track_caller]
-        fn is_legal(&self) {
+        pub(in crate::sim) fn is_legal(&self) {
             assert_eq!(self.referee.violation(), None);
         }
 
         #[track_caller]
-        fn breaks(&self, law: &str) {
+        pub(in crate::sim) fn breaks(&self, law: &str) {
             let violation = self.referee.violation().expect("a law is broken");
             assert!(violation.ends_with(law), "{violation}");
         }
