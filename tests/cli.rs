@@ -195,7 +195,9 @@ fn requests_are_answered_and_checked() {
 #[test]
 fn connections_survive_a_bad_link_and_the_seed_repeats_it() {
     let arguments = ["-n", "200", "--impair-loss", "5%", "--impair-dup", "2%", "--seed", "7"];
-    let report = bench(&[&arguments[..], &["--rto-initial", "20ms", "--rto-min", "10ms"]].concat());
+    // What follows a lost SYN waits for 3 s (RFC 6298 s5.7), and may be lost as well.
+    let patience = ["--rto-initial", "20ms", "--rto-min", "10ms", "--drain", "60s"];
+    let report = bench(&[&arguments[..], &patience].concat());
     assert_eq!(number(&report, "/settings/seed"), 7);
     assert_eq!(number(&report, "/client/connections_established_total"), 200);
     assert!(number(&report, "/client/counters/RetransSegs") > 0);

@@ -125,7 +125,7 @@ pub struct Tcp {
     /// Offer window scaling (RFC 7323) [default: true]
     #[arg(long, value_name = "BOOL")]
     pub tcp_window_scaling: Option<bool>,
-    /// Receive window in bytes [default: 65535]
+    /// Receive window in bytes [default: 262144]
     #[arg(long, value_name = "BYTES", value_parser = value::number32)]
     pub tcp_window: Option<u32>,
     /// How long an ACK may wait for a second segment, or text to ride on; 0s: not at all, at most

@@ -228,7 +228,7 @@ impl Default for Config {
             timestamp_origin_ms: 0,
             window_scaling: true,
             sack: true,
-            window: 65_535,
+            window: 262_144,
             // Linux's least.
             delayed_ack: Span::from_millis(40),
             ecn: Ecn::Accept,
