@@ -4,7 +4,7 @@
 mod common;
 
 use common::running::{
-    OURS, OURS6, Running, connect, has, kernel_server, kernel_server_on, lab, number,
+    OURS, OURS6, Running, connect, curl, has, kernel_server, kernel_server_on, lab, number, wrk,
 };
 use common::vlan::{FAR_ADDR, FAR_ADDR6, VLAN};
 use common::{End, Lab, run, say};
@@ -12,16 +12,6 @@ use serde_json::Value;
 use shakedown::sys::net::Interface;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
-
-/// Fetches a page of 1000 bytes from the far end.
-fn curl(lab: &Lab, url: &str) {
-    let output = lab
-        .command(End::Far, "curl")
-        .args(["-gsS", "-m", "10", "-w", "%{http_code} %{size_download}", "-o", "/dev/null", url])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "200 1000", "{url}: {output:?}");
-}
 
 /// Kernel connections from the far end, one after the other; each says something and closes.
 fn connect_from_far(lab: &Lab, address: &str, port: u16, count: usize) {
@@ -65,14 +55,7 @@ fn curl_and_wrk_are_served_over_ipv6() {
         curl(&lab, &format!("http://{OURS}/"));
     }
     if has("wrk", test) {
-        let output = lab
-            .command(End::Far, "wrk")
-            .args(["-t1", "-c64", "-d3s", &format!("http://[{OURS6}]/")])
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("requests in") && !text.contains("Socket errors"), "{text}");
-        assert!(!text.contains("Non-2xx"), "{text}");
+        wrk(&lab, &format!("http://[{OURS6}]/"));
     }
     server.stop();
 }

@@ -151,7 +151,7 @@ fn later(pair: &mut Pair, span: Span) -> Outcome {
     let keepalive = Some(Keepalive::default());
     let Pair { tcb, config, now, paths, .. } = pair;
     let mut env = Env { config, now: *now, room: u32::MAX, nagle: false, paths };
-    Outcome::Expired(tcb.expires(keepalive, &mut env))
+    Outcome::Expired(tcb.expires(keepalive, config.data_retries, &mut env))
 }
 
 /// RFC 9293 s3.10: segments by their bits and place, time, and the user's calls.

@@ -100,10 +100,11 @@ pub trait App {
     /// s3.9.2.2, MUST-47). Whoever does not listen has silenced it (SHLD-20).
     fn soft_error(&mut self, _conn: &mut Conn<'_, Self::State>, _error: SoftError) {}
 
-    /// The differentiated services code point of what is sent on this connection from here on, if
-    /// not the configured one (RFC 9293 s3.9.1.9, SHLD-21).
-    fn dscp(&self, _state: &Self::State) -> Option<u8> {
-        None
+    /// The differentiated services code point of what is sent on this connection from here on,
+    /// where that is not the `usual` one (RFC 9293 s3.9.1.9, SHLD-21).
+    #[inline]
+    fn dscp(&self, _state: &Self::State, usual: u8) -> u8 {
+        usual
     }
 
     /// A client says here when it wants a connection opened now; asked again after each until

@@ -62,72 +62,67 @@ impl<A: App> Engine<A> {
                 frame.truncate(len);
                 self.answer(frame, tx)
             }
-            Kind::Error { error: icmp::Error::TooBig { mtu }, quoted: Some(quoted) } => {
-                match self.path_mtu(now, &quoted, mtu) {
-                    true => Some(frame),
-                    false => self.pass_on(frame),
-                }
-            }
             Kind::Error { error, quoted: Some(quoted) } => {
-                // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56); source quench is dropped
-                // (MUST-55).
-                let soft = match error {
-                    icmp::Error::Refused => SoftError::Refused,
-                    icmp::Error::Unreachable => SoftError::Unreachable,
-                    icmp::Error::TimeExceeded => SoftError::TimeExceeded,
-                    icmp::Error::ParameterProblem => SoftError::ParameterProblem,
-                    icmp::Error::TooBig { .. }
-                    | icmp::Error::SourceQuench
-                    | icmp::Error::Redirect => return Some(frame),
-                };
-                match self.error_about(now, &quoted, soft) {
-                    true => Some(frame),
-                    false => self.pass_on(frame),
+                if matches!(error, icmp::Error::SourceQuench | icmp::Error::Redirect) {
+                    // Source quench is dropped (MUST-55).
+                    return Some(frame);
                 }
+                let Some(slot) = self.quoted(&quoted) else { return self.pass_on(frame) };
+                let seq = Seq(quoted.seq);
+                // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56).
+                match error {
+                    icmp::Error::TooBig { mtu } => self.path_mtu(slot, now, seq, mtu),
+                    icmp::Error::Refused => self.error_about(slot, now, seq, SoftError::Refused),
+                    icmp::Error::Unreachable => {
+                        self.error_about(slot, now, seq, SoftError::Unreachable);
+                    }
+                    icmp::Error::TimeExceeded => {
+                        self.error_about(slot, now, seq, SoftError::TimeExceeded);
+                    }
+                    icmp::Error::ParameterProblem => {
+                        self.error_about(slot, now, seq, SoftError::ParameterProblem);
+                    }
+                    icmp::Error::SourceQuench | icmp::Error::Redirect => {}
+                }
+                Some(frame)
             }
             Kind::Error { quoted: None, .. } | Kind::EchoReply | Kind::Other => Some(frame),
         }
     }
 
-    /// An error about a segment of ours. A hard one (RFC 9293 s3.9.2.2, SHLD-26) is believed only
-    /// where RFC 5927 s4 and s5.2 would: in SYN-SENT, quoting the very SYN that is outstanding.
-    /// Every other one goes to the application (MUST-47, SHLD-25), if what it quotes is in flight
-    /// (RFC 5927 s4.1). False if there is no such connection.
-    fn error_about(&mut self, now: Instant, quoted: &Quoted, error: SoftError) -> bool {
-        let endpoints = Endpoints {
+    /// The connection whose segment an error quotes.
+    fn quoted(&self, quoted: &Quoted) -> Option<u32> {
+        self.find(&Endpoints {
             local: SocketAddr::new(quoted.src, quoted.src_port),
             remote: SocketAddr::new(quoted.dst, quoted.dst_port),
-        };
-        let Some(slot) = self.find(&endpoints) else { return false };
+        })
+    }
+
+    /// An error about the segment of ours that begins at `seq`. A hard one (RFC 9293 s3.9.2.2,
+    /// SHLD-26) is believed only where RFC 5927 s4 and s5.2 would: in SYN-SENT, quoting the very
+    /// SYN that is outstanding. Every other one goes to the application (MUST-47, SHLD-25), if what
+    /// it quotes is in flight (RFC 5927 s4.1).
+    fn error_about(&mut self, slot: u32, now: Instant, seq: Seq, error: SoftError) {
         let tcb = &mut self.table.tcbs[slot as usize];
-        if !tcb.is_in_flight(Seq(quoted.seq)) {
-            return true;
+        if !tcb.is_in_flight(seq) {
+            return;
         }
         if tcb.state() == State::SynSent && error == SoftError::Refused {
             tcb.abort();
-            self.end(slot, State::SynSent, End::Unreachable, now);
-            return true;
+            return self.end(slot, State::SynSent, End::Unreachable, now);
         }
         self.counters.soft_errors += 1;
         self.tell(slot, now, |app, conn| app.soft_error(conn, error));
         self.settle(slot, now);
-        true
     }
 
-    /// A segment was too big for a link of `mtu` bytes (RFC 1191, RFC 8201). False if there is no
-    /// such connection.
-    fn path_mtu(&mut self, now: Instant, quoted: &Quoted, mtu: u16) -> bool {
-        let endpoints = Endpoints {
-            local: SocketAddr::new(quoted.src, quoted.src_port),
-            remote: SocketAddr::new(quoted.dst, quoted.dst_port),
-        };
-        let Some(slot) = self.find(&endpoints) else { return false };
+    /// The segment that begins at `seq` was too big for a link of `mtu` bytes (RFC 1191, RFC 8201).
+    fn path_mtu(&mut self, slot: u32, now: Instant, seq: Seq, mtu: u16) {
         let tcb = &mut self.table.tcbs[slot as usize];
-        if tcb.path_mtu(Seq(quoted.seq), mtu, &mut self.table.paths) {
+        if tcb.path_mtu(seq, mtu, &mut self.table.paths) {
             self.counters.path_mtus += 1;
             self.settle(slot, now);
         }
-        true
     }
 
     /// A datagram to us that we do not understand.

@@ -69,10 +69,10 @@ impl<A: App> Engine<A> {
     fn write(&mut self, slot: u32, link: Link, transmit: &Transmit, frame: &mut Frame) {
         let Transmit { seq, ack, flags, window, options, offset, len, again: _, tos, urgent } =
             *transmit;
-        // SHLD-21, SHLD-22: the application may change it at any time, and it goes out as it is;
-        // the ECN bits are not its own.
-        let dscp = self.app.dscp(&self.table.states[slot as usize]);
-        let tos = dscp.map_or(tos, |dscp| dscp << 2 | tos & 3);
+        // MUST-48, SHLD-21, SHLD-22: the application says it, may change it at any time, and it
+        // goes out as it is; the ECN bits are not its own.
+        let dscp = self.app.dscp(&self.table.states[slot as usize], self.config.tcp.dscp);
+        let tos = dscp << 2 | tos;
         let key = self.tcb(slot).key;
         let header_len = segment::header_len(link.vlan.is_some(), key.family(), &options);
         frame.reset(header_len + usize::from(len));

@@ -2,7 +2,7 @@
 
 use super::{DRAINS_MAX, EXPIRIES_MAX, Engine};
 use crate::app::{App, Launch, Refusal};
-use crate::tcp::{self, Env, Expiry, State};
+use crate::tcp::{Env, Expiry, State};
 use crate::time::Instant;
 
 /// Connections launched a turn: half a burst, so that answers to what came in find room beside
@@ -29,13 +29,12 @@ impl<A: App> Engine<A> {
         // RFC 9293 s3.8.3, MUST-21: R2 is the application's to choose.
         let usual = self.config.tcp.data_retries;
         let data_retries = self.app.data_retries(&self.table.states[slot as usize], usual);
-        let config = tcp::Config { data_retries, ..self.config.tcp };
         let tcb = &mut self.table.tcbs[slot as usize];
         tcb.armed = Instant::NEVER;
         let before = tcb.state();
         let paths = &mut self.table.paths;
-        let mut env = Env { config: &config, now, room: 0, nagle: false, paths };
-        match tcb.expires(keepalive, &mut env) {
+        let mut env = Env { config: &self.config.tcp, now, room: 0, nagle: false, paths };
+        match tcb.expires(keepalive, data_retries, &mut env) {
             Expiry::Early => return self.rearm(slot, now),
             Expiry::ResendSyn | Expiry::Resend => {
                 self.counters.timeouts += 1;

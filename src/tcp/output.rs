@@ -27,7 +27,7 @@ pub struct Transmit {
     pub len: u16,
     /// Everything in it was sent before.
     pub again: bool,
-    /// The IP header's octet of DSCP and ECN.
+    /// The ECN bits of the IP header's octet; the code point is the engine's to add.
     pub tos: u8,
     /// Meaningless unless `flags` has URG.
     pub urgent: u16,
@@ -48,9 +48,6 @@ impl Tcb {
             | State::LastAck
             | State::TimeWait => self.synchronized(env),
         }?;
-        // MUST-48: "the application layer MUST be able to specify the Differentiated Services
-        // field".
-        transmit.tos = env.config.dscp << 2;
         self.mark_ecn(&mut transmit);
         self.mark_urgent(&mut transmit, env.paths);
         if transmit.flags.has(Flags::ACK) {
@@ -341,7 +338,7 @@ mod tests {
             now = tcb.deadline(&config, None);
             assert_ne!(now, Instant::NEVER, "and the persist timer runs");
             assert_eq!(
-                tcb.expires(None, &mut env(&config, now, 0, &mut paths)),
+                tcb.expires(None, config.data_retries, &mut env(&config, now, 0, &mut paths)),
                 Expiry::ProbeWindow
             );
             let probe = tcb.output(&mut env(&config, now, u32::MAX, &mut paths)).unwrap();

@@ -81,7 +81,12 @@ impl Tcb {
     }
 
     /// Lets time act.
-    pub fn expires(&mut self, keepalive: Option<Keepalive>, env: &mut Env<'_>) -> Expiry {
+    pub fn expires(
+        &mut self,
+        keepalive: Option<Keepalive>,
+        data_retries: u8,
+        env: &mut Env<'_>,
+    ) -> Expiry {
         let (config, now) = (env.config, env.now);
         if self.ack_by() <= now && self.end_delay() {
             self.owed |= owed::ACK;
@@ -97,7 +102,7 @@ impl Tcb {
                 | State::FinWait2
                 | State::CloseWait
                 | State::Closing
-                | State::LastAck => self.resend_text(env),
+                | State::LastAck => self.resend_text(data_retries, env),
             };
         }
         match self.state() {
@@ -144,7 +149,7 @@ impl Tcb {
         Expiry::ResendSyn
     }
 
-    fn resend_text(&mut self, env: &mut Env<'_>) -> Expiry {
+    fn resend_text(&mut self, data_retries: u8, env: &mut Env<'_>) -> Expiry {
         // A peer that answers zero-window probes is never given up (MUST-37), nor one that shrank
         // its window (SHLD-17): `probes` counts the unanswered ones.
         let persist = self.has(flag::PERSIST);
@@ -154,7 +159,7 @@ impl Tcb {
         let unanswered = if persist { self.probes } else { self.retries };
         let (now, stalled) = (env.now, self.stalled(env));
         let limit = env.config.user_timeout.filter(|_| !persist);
-        if unanswered >= env.config.data_retries || limit.is_some_and(|limit| stalled >= limit) {
+        if unanswered >= data_retries || limit.is_some_and(|limit| stalled >= limit) {
             // RFC 9293 s3.8.3, MUST-20: R2 is passed: close the connection.
             self.abandon();
             return Expiry::Ended(End::DataTimeout);

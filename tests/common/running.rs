@@ -150,3 +150,21 @@ pub fn kernel_server_on(lab: &Lab, address: &str, port: u16) {
         }
     });
 }
+
+/// Fetches a page of 1000 bytes from the far end.
+pub fn curl(lab: &Lab, url: &str) {
+    let output = lab
+        .command(End::Far, "curl")
+        .args(["-gsS", "-m", "10", "-w", "%{http_code} %{size_download}", "-o", "/dev/null", url])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200 1000", "{url}: {output:?}");
+}
+
+/// Loads a server from the far end for three seconds: every response is one, and no socket fails.
+pub fn wrk(lab: &Lab, url: &str) {
+    let output = lab.command(End::Far, "wrk").args(["-t1", "-c64", "-d3s", url]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("requests in") && !text.contains("Socket errors"), "{text}");
+    assert!(!text.contains("Non-2xx"), "{text}");
+}

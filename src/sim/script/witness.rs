@@ -95,8 +95,8 @@ impl App for Witness {
         self.told(conn.state).soft_errors += 1;
     }
 
-    fn dscp(&self, _state: &Place) -> Option<u8> {
-        self.dscp
+    fn dscp(&self, _state: &Place, usual: u8) -> u8 {
+        self.dscp.unwrap_or(usual)
     }
 
     fn urgent(&mut self, conn: &mut Conn<'_, Place>, bytes: u32) {
