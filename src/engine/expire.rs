@@ -22,6 +22,10 @@ impl<A: App> Engine<A> {
             self.expire_slot(slot, now);
         }
         self.due = due;
+        for _ in 0..EXPIRIES_MAX {
+            let Some(wait) = self.waits.expire(now) else { break };
+            self.forget(&wait);
+        }
     }
 
     fn expire_slot(&mut self, slot: u32, now: Instant) {
