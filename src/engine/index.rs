@@ -9,11 +9,12 @@
 //! Invariant: between an entry's home and its place there is no empty one.
 
 use crate::sys::cpu::prefetch;
+use crate::sys::pages::slab;
 
 /// Slots filed by hash, of which the caller has the keys.
 pub struct Index {
-    /// [`Entry`] in a word: of zeros, memory comes untouched, and costs nothing until it is used.
-    entries: Box<[u64]>,
+    /// Each an [`Entry`].
+    entries: Vec<u64>,
     filed: usize,
 }
 
@@ -46,8 +47,12 @@ const PLACES_PER_TWO: usize = 3;
 impl Index {
     /// Room for `max` slots.
     pub fn new(max: u32) -> Index {
-        let places = (max as usize * PLACES_PER_TWO).div_ceil(2).max(2);
-        Index { entries: vec![0; places].into_boxed_slice(), filed: 0 }
+        Index { entries: slab(0, places(max)), filed: 0 }
+    }
+
+    /// Room for `max` slots, in memory that costs nothing until it is used.
+    pub fn untouched(max: u32) -> Index {
+        Index { entries: vec![0; places(max)], filed: 0 }
     }
 
     /// The slot with this hash for which `is_it` holds.
@@ -119,7 +124,7 @@ impl Index {
 
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.entries)
+        size_of_val(&self.entries[..])
     }
 
     #[inline]
@@ -142,6 +147,10 @@ impl Index {
     fn distance(&self, from: usize, to: usize) -> usize {
         if to >= from { to - from } else { to + self.entries.len() - from }
     }
+}
+
+fn places(max: u32) -> usize {
+    (max as usize * PLACES_PER_TWO).div_ceil(2).max(2)
 }
 
 #[inline]

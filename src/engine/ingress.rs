@@ -36,22 +36,24 @@ impl<A: App> Engine<A> {
             frame.prefetch();
         }
         let mut staged = std::mem::take(&mut self.staged);
-        for frame in rx.frames() {
-            self.counters.rx_frames += 1;
-            self.counters.rx_bytes += frame.bytes().len() as u64;
+        self.counters.rx_frames += rx.len() as u64;
+        let mut bytes = 0;
+        staged.extend(rx.frames().iter().map(|frame| {
+            bytes += frame.bytes().len() as u64;
             let packet = segment::parse(frame.bytes(), self.config.verify);
-            let key = match &packet {
-                Ok(Packet { body: Body::Tcp(segment), .. }) => {
-                    self.table.hosts.key_of_received(segment)
-                }
-                Ok(_) | Err(_) => None,
-            };
-            let key = key.map(|key| (key, self.table.hash(&key)));
-            staged.push(Staged { packet, key, slot: None });
-        }
+            Staged { packet, key: None, slot: None }
+        }));
+        self.counters.rx_bytes += bytes;
         // Apart from the parsing: in so short a loop the processor overlaps the cache misses.
         for stage in &mut staged {
-            self.look_up(stage);
+            if let Ok(Packet { body: Body::Tcp(segment), .. }) = &stage.packet {
+                let key = self.table.hosts.key_of_received(segment);
+                stage.key = key.map(|key| (key, self.table.hash(&key)));
+            }
+        }
+        // Finds whose memory each frame will need, without waiting for that memory.
+        for stage in &mut staged {
+            stage.slot = stage.key.and_then(|(_, hash)| self.table.guess(hash));
         }
         for (frame, stage) in rx.drain(staged.len()).zip(&staged) {
             let done = match &stage.packet {
@@ -67,13 +69,6 @@ impl<A: App> Engine<A> {
         }
         staged.clear();
         self.staged = staged;
-    }
-
-    /// Finds whose memory the frame will need, without waiting for that memory.
-    #[inline]
-    fn look_up(&self, staged: &mut Staged) {
-        let Some((_, hash)) = staged.key else { return };
-        staged.slot = self.table.guess(hash);
     }
 
     /// Acts on one frame; answers it if it is done with.

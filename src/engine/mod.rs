@@ -72,6 +72,8 @@ pub struct Engine<A: App> {
     routes: Routes,
     neighbors: Neighbors,
     tuples: Option<Tuples>,
+    /// The four-tuple of the next launch.
+    drawn: Option<Endpoints>,
     /// Listener by port.
     listeners: Box<[u16]>,
     waits: Waits,
@@ -117,6 +119,7 @@ impl<A: App> Engine<A> {
             ready: Queue::new(),
             neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
+            drawn: None,
             listeners,
             waits: Waits::new(config.connections_max, tables),
             in_time_wait: 0,

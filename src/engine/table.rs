@@ -8,6 +8,7 @@ use super::index::Index;
 use crate::flow::{FlowKey, Hosts};
 use crate::rng::Secret;
 use crate::sys::cpu::prefetch;
+use crate::sys::pages::slab;
 use crate::tcp::{Config, Paths, State, Tcb};
 use crate::wire::Family;
 
@@ -50,7 +51,7 @@ impl<S: Copy + Default> Table<S> {
     /// an address's would not.
     pub fn new(max: u32, hosts_max: u32, secret: Secret, config: &Config) -> Table<S> {
         assert!(max > 0 && max < LAST);
-        let mut tcbs = vec![Tcb::closed(); max as usize];
+        let mut tcbs = slab(Tcb::closed(), max as usize);
         for (slot, tcb) in tcbs.iter_mut().enumerate() {
             tcb.link = if slot + 1 == max as usize { LAST } else { slot as u32 + 1 };
         }
@@ -58,7 +59,7 @@ impl<S: Copy + Default> Table<S> {
             secret,
             index: Index::new(max),
             tcbs,
-            states: vec![S::default(); max as usize],
+            states: slab(S::default(), max as usize),
             paths: Paths::new(max.min(PATHS_MAX) as u16, config),
             hosts: Hosts::new(hosts_max, secret),
             free: 0,

@@ -34,7 +34,7 @@ impl Waits {
     pub fn new(max: u32, secret: Secret) -> Waits {
         assert!(max > 0);
         let (ring, max_places) = (Vec::with_capacity(max as usize), max as usize);
-        Waits { secret, index: Index::new(max), ring, max: max_places, head: 0, used: 0 }
+        Waits { secret, index: Index::untouched(max), ring, max: max_places, head: 0, used: 0 }
     }
 
     /// Files one that ends no earlier than all that are here; answers the one that gave way to it.

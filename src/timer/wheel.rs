@@ -14,6 +14,7 @@
 //! bitmap is its earliest slot, and idle time is jumped over, never walked. Slots are the first
 //! [`SLOTS`] links: a list is a ring through its slot, and linking has no special case.
 
+use crate::sys::pages::slab;
 use crate::time::{Instant, TICK_BITS, tick_after};
 
 /// A finer tick would only spread nodes over more slots; and 48 bits of ticks are six digits of
@@ -68,7 +69,7 @@ impl Wheel {
     pub fn new(nodes: u32, now: Instant) -> Wheel {
         assert!(nodes < UNFILED - SLOTS as u32);
         let unfiled = Link { prev: UNFILED, next: UNFILED, at: Instant::NEVER };
-        let mut links = vec![unfiled; SLOTS + nodes as usize];
+        let mut links = slab(unfiled, SLOTS + nodes as usize);
         for (slot, link) in links[..SLOTS].iter_mut().enumerate() {
             (link.prev, link.next) = (slot as u32, slot as u32);
         }
