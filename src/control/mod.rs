@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 mod crew;
 pub mod doctor;
+mod floor;
 mod kernel;
 pub mod launch;
 mod live;
