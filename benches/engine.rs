@@ -121,6 +121,9 @@ mod ours {
                 Launch { state: () }
             })
         }
+        fn next_launch(&self, now: Instant) -> Instant {
+            if self.live < self.in_flight { now } else { Instant::NEVER }
+        }
         fn refused(&mut self, _now: Instant, _state: &mut (), why: Refusal) {
             panic!("the bench is to have room: {why:?}");
         }

@@ -201,9 +201,9 @@ impl Tcb {
         self.forget();
     }
 
-    /// Makes it what a connection with this key begins as: CLOSED, whatever it was before. In place,
-    /// as all that follows: a copy of what was just written field by field would wait for each of
-    /// those writes.
+    /// Makes it what a connection with this key begins as: CLOSED, whatever it was before. In
+    /// place, as all that follows: a copy of what was just written field by field would wait for
+    /// each of those writes.
     pub fn begin(&mut self, key: FlowKey) {
         *self = Tcb::CLOSED;
         self.key = key;
