@@ -14,10 +14,11 @@ use crate::wire::segment::{self, Body, Packet, Segment};
 use crate::wire::tcp::Flags;
 use crate::wire::{Family, Malformed};
 
-/// A frame between the stages: what it says, the key of its connection with the key's hash, and the
+/// A frame between the stages: what is wrong with it, if anything is; the key of its connection with the key's hash, and the
 /// slot that is most likely the connection's.
+#[derive(Clone, Copy)]
 pub(super) struct Staged {
-    packet: Result<Packet, Malformed>,
+    fault: Option<Malformed>,
     key: Option<(FlowKey, u64)>,
     slot: Option<u32>,
 }
@@ -35,18 +36,19 @@ impl<A: App> Engine<A> {
         for frame in rx.frames() {
             frame.prefetch();
         }
+        let mut packets = std::mem::take(&mut self.packets);
         let mut staged = std::mem::take(&mut self.staged);
         self.counters.rx_frames += rx.len() as u64;
         let mut bytes = 0;
-        staged.extend(rx.frames().iter().map(|frame| {
+        staged.extend(rx.frames().iter().zip(&mut packets).map(|(frame, packet)| {
             bytes += frame.bytes().len() as u64;
-            let packet = segment::parse(frame.bytes(), self.config.verify);
-            Staged { packet, key: None, slot: None }
+            let fault = segment::parse_into(frame.bytes(), self.config.verify, packet).err();
+            Staged { fault, key: None, slot: None }
         }));
         self.counters.rx_bytes += bytes;
         // Apart from the parsing: in so short a loop the processor overlaps the cache misses.
-        for stage in &mut staged {
-            if let Ok(Packet { body: Body::Tcp(segment), .. }) = &stage.packet {
+        for (stage, packet) in staged.iter_mut().zip(&packets) {
+            if let (None, Body::Tcp(segment)) = (stage.fault, &packet.body) {
                 let key = self.table.hosts.key_of_received(segment);
                 stage.key = key.map(|key| (key, self.table.hash(&key)));
             }
@@ -55,11 +57,11 @@ impl<A: App> Engine<A> {
         for stage in &mut staged {
             stage.slot = stage.key.and_then(|(_, hash)| self.table.guess(hash));
         }
-        for (frame, stage) in rx.drain(staged.len()).zip(&staged) {
-            let done = match &stage.packet {
-                Ok(packet) => self.process(now, frame, packet, stage, tx),
-                Err(why) => {
-                    count_malformed(&mut self.counters, *why);
+        for ((frame, packet), stage) in rx.drain(staged.len()).zip(&packets).zip(&staged) {
+            let done = match stage.fault {
+                None => self.process(now, frame, packet, stage, tx),
+                Some(why) => {
+                    count_malformed(&mut self.counters, why);
                     Some(frame)
                 }
             };
@@ -68,7 +70,7 @@ impl<A: App> Engine<A> {
             }
         }
         staged.clear();
-        self.staged = staged;
+        (self.packets, self.staged) = (packets, staged);
     }
 
     /// Acts on one frame; answers it if it is done with.

@@ -34,6 +34,7 @@ use crate::tcp::{self, End, Keepalive, State, Tcb, Transmit};
 use crate::time::{Instant, Span};
 use crate::timer::Wheel;
 use crate::wire::Family;
+use crate::wire::segment::Packet;
 pub use config::{Config, Listener};
 use ingress::Staged;
 use neighbors::Neighbors;
@@ -90,6 +91,7 @@ pub struct Engine<A: App> {
     complaints: answer::Complaints,
     // Scratch of a turn, kept for its memory.
     outgoing: Transmit,
+    packets: Vec<Packet>,
     staged: Vec<Staged>,
     due: Vec<u32>,
 }
@@ -135,6 +137,7 @@ impl<A: App> Engine<A> {
             complaints: answer::Complaints::new(now),
             routes,
             outgoing: Transmit::blank(),
+            packets: vec![Packet::BLANK; BURST_FRAMES_MAX],
             staged: Vec::with_capacity(BURST_FRAMES_MAX),
             due: Vec::with_capacity(EXPIRIES_MAX),
             config,

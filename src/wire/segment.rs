@@ -66,6 +66,19 @@ pub enum Verify {
     NotTcp,
 }
 
+impl Packet {
+    /// With nothing in it.
+    pub const BLANK: Packet = Packet {
+        ethernet: ethernet::Header {
+            dst: ethernet::Mac([0; 6]),
+            src: ethernet::Mac([0; 6]),
+            vlan: None,
+            ethertype: 0,
+        },
+        body: Body::Other,
+    };
+}
+
 impl Segment {
     /// From nobody to nobody, and with nothing in it.
     pub const BLANK: Segment = Segment {
@@ -102,12 +115,23 @@ impl Segment {
 ///
 /// # Errors
 /// Why it can't be: to be counted and dropped, never answered.
-#[inline(never)] // What it answers is then written where the caller keeps it, and not copied.
 pub fn parse(frame: &[u8], verify: Verify) -> Result<Packet, Malformed> {
-    match Plain::of(frame, verify) {
-        Some(plain) => Ok(plain.packet()),
-        None => parse_any(frame, verify),
-    }
+    let mut packet = Packet::BLANK;
+    parse_into(frame, verify, &mut packet)?;
+    Ok(packet)
+}
+
+/// [`parse`] into `packet`, where it is kept: a copy of what was just written field by field would
+/// wait for each of those writes.
+///
+/// # Errors
+/// As [`parse`]; `packet` is then as it was.
+pub fn parse_into(frame: &[u8], verify: Verify, packet: &mut Packet) -> Result<(), Malformed> {
+    *packet = match Plain::of(frame, verify) {
+        Some(plain) => plain.packet(),
+        None => parse_any(frame, verify)?,
+    };
+    Ok(())
 }
 
 /// What nearly every frame is: a whole and sound TCP segment in an IPv4 datagram without options,
