@@ -158,6 +158,7 @@ mod ours {
                     }],
                     share: 0,
                     shares: 1,
+                    rss: None,
                 }),
                 keepalive: None,
                 connections_max,

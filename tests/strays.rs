@@ -142,6 +142,7 @@ fn clients(own: &[Lane], peers: &[Lane], spread: Spread, each: u64) -> Vec<Worke
             targets: vec![Target { addresses, first_port: 80, last_port: 80 }],
             share,
             shares: own.len() as u16,
+            rss: None,
         };
         let workload = Workload::Rr { request_bytes: 100, response_bytes: 100, count: 2 };
         let load =

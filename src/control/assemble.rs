@@ -86,6 +86,7 @@ pub fn ranges(subnets: &[Subnet], drive: &Drive, sport: Ports, share: Share) -> 
         targets: drive.targets.clone(),
         share: share.index,
         shares: share.count,
+        rss: None,
     }
 }
 
