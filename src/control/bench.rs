@@ -14,6 +14,7 @@ use crate::app::results::{Results, Served};
 use crate::app::server::Server;
 use crate::device::Device;
 use crate::engine::Engine;
+use crate::flow::Rss;
 use crate::frame::Pool;
 use crate::stats::publish::Board;
 use crate::wire::ethernet::Mac;
@@ -34,6 +35,8 @@ pub(super) struct Bench {
     pub orders: Arc<Orders>,
     /// A row for each client.
     pub board: Arc<Board>,
+    /// Where the link spreads frames over several workers of a side.
+    pub rss: Option<Arc<Rss>>,
 }
 
 /// A device with the frames that belong to it, and its MAC address.
@@ -59,7 +62,8 @@ impl Bench {
             seed: assemble::seed(stack, share),
         };
         let mut config = config(stack, stack.subnets.clone(), port.mac, self.mtu());
-        config.ranges = Some(assemble::ranges(&stack.subnets, drive, SPORT_DEFAULT, share));
+        let rss = self.rss.clone();
+        config.ranges = Some(assemble::ranges(&stack.subnets, drive, SPORT_DEFAULT, share, rss));
         let app = assemble::client(drive, stack, share);
         let device = self.wrapped(port.device, &port.pool, &wrappers)?;
         let worker = Worker::new(device, Engine::new(config, app, self.clock.now()), port.pool);

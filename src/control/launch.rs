@@ -4,6 +4,7 @@ use super::bench::Bench;
 use super::bulk::Carried;
 use super::clock::Clock;
 use super::crew::{self, Found, Member, Watch};
+use super::homing::Homing;
 use super::nic::{Build, Crew, Nic, Part};
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::Side;
@@ -46,6 +47,7 @@ impl Run {
             clock: self.clock,
             orders: Arc::clone(&self.orders),
             board: Arc::new(Board::new(rows)),
+            rss: None,
         }
     }
 
@@ -132,7 +134,7 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
     let sides = run.crew(members, &board, &plan.output, None)?;
     let side = sides.server.as_ref().ok_or_else(no_side)?;
     let verdict = Ok(summary::server_verdict(side));
-    finish(&plan.stack, &plan.output, ("server", side), &verdict)?;
+    finish(&plan.stack, &plan.output, ("server", side), nic.homing(), &verdict)?;
     output::end(verdict, sides.signalled && plan.duration.is_some())
 }
 
@@ -148,7 +150,8 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let board = Arc::new(Board::new(nic.workers()));
     let sport = drive.sport.unwrap_or(nic.sport_default());
     let app = |share, config: &mut Config| {
-        config.ranges = Some(assemble::ranges(&stack.subnets, drive, sport, share));
+        let rss = nic.homing().rss();
+        config.ranges = Some(assemble::ranges(&stack.subnets, drive, sport, share, rss));
         assemble::client(drive, stack, share)
     };
     let found = |(finding, app): (_, Client)| Found {
@@ -162,7 +165,7 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let sides = run.crew(members, &board, &plan.output, drive.rate)?;
     let side = sides.client.as_ref().ok_or_else(no_side)?;
     let verdict = summary::client_verdict(side);
-    finish(stack, &plan.output, ("client", side), &verdict)?;
+    finish(stack, &plan.output, ("client", side), nic.homing(), &verdict)?;
     let has_end = drive.duration.is_some() || drive.count.is_some();
     output::end(verdict, sides.signalled && has_end)
 }
@@ -172,12 +175,15 @@ fn finish(
     stack: &Stack,
     output: &Output,
     (name, side): (&'static str, &Side),
+    homing: &Homing,
     verdict: &Result<String, String>,
 ) -> Result<(), Failure> {
     let mut sections = Map::new();
     sections.insert("settings".into(), settings(stack));
+    sections.insert("rss".into(), homing.name(side).into());
     sections.insert(name.into(), side.json());
-    let notes = [summary::time_wait(stack.tcp.msl)];
+    let mut notes = vec![summary::time_wait(stack.tcp.msl)];
+    notes.extend(homing.note(side));
     let text = output::Text { verdict, sides: &[(name, side)], notes: &notes };
     output::write(name, output, &text, sections)
 }

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 mod crew;
 pub mod doctor;
+mod homing;
 mod kernel;
 pub mod launch;
 mod live;
