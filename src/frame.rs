@@ -100,6 +100,24 @@ impl Pool {
         self.free.push(frame);
     }
 
+    /// Takes the `count` warmest free frames.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn take_many(&mut self, count: usize) -> impl ExactSizeIterator<Item = Frame> + '_ {
+        let rest = self.free.len() - count;
+        self.free.drain(rest..)
+    }
+
+    /// [`Pool::put`] for many.
+    ///
+    /// # Panics
+    /// If one of them is of another memory.
+    pub fn put_many(&mut self, frames: impl ExactSizeIterator<Item = Frame>) {
+        let umem = &self.umem;
+        self.free.extend(frames.inspect(|frame| assert!(umem.owns(frame))));
+    }
+
     /// Number of free frames.
     pub fn len(&self) -> usize {
         self.free.len()
@@ -145,8 +163,17 @@ impl Burst {
         self.frames.push(frame);
     }
 
+    /// Adds frames at the end.
+    ///
+    /// # Panics
+    /// If there are more than fit.
+    pub fn extend(&mut self, frames: impl ExactSizeIterator<Item = Frame>) {
+        assert!(frames.len() <= self.room());
+        self.frames.extend(frames);
+    }
+
     /// Removes and answers the first `count` frames, in order.
-    pub fn drain(&mut self, count: usize) -> impl Iterator<Item = Frame> + '_ {
+    pub fn drain(&mut self, count: usize) -> impl ExactSizeIterator<Item = Frame> + '_ {
         self.frames.drain(..count)
     }
 

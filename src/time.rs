@@ -7,6 +7,15 @@
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 
+/// A tick is 2^16 ns, 65.5 µs: well under the 200 ms of the shortest RTO and about the time of a
+/// few busy turns. What may be a tick late is kept in ticks.
+pub const TICK_BITS: u32 = 16;
+
+/// The first tick that does not start before `at`.
+pub const fn tick_after(at: Instant) -> u64 {
+    at.0.div_ceil(1 << TICK_BITS)
+}
+
 /// A point in time: nanoseconds since the run's origin. Monotonic; never wraps in five centuries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);

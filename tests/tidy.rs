@@ -14,7 +14,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("sys", ""),
     ("frame", "sys"),
     ("flow", "wire time rng"),
-    ("timer", "wire time rng"),
+    ("timer", "time sys"),
     ("stats", "wire time rng"),
     ("tcp", "flow wire time rng"),
     ("app", "tcp flow stats time rng"),
@@ -30,7 +30,8 @@ const IMPORTS: &[(&str, &str)] = &[
 
 /// Where a module may import only one part of another.
 const PARTS: &[(&str, &str, &[&str])] = &[
-    ("engine", "sys", &["cpu"]),
+    ("engine", "sys", &["cpu", "pages"]),
+    ("timer", "sys", &["pages"]),
     ("frame", "sys", &["umem"]),
     // The referee forms its own opinion: of tcp it knows the words of the engine's API and no more.
     ("sim", "tcp", &["self", "State", "End", "Config", "Congestion", "Keepalive", "Mss"]),

@@ -51,7 +51,7 @@ pub struct ThreadLink {
 /// Frames on their way in one direction, and the payment for those that have arrived.
 struct Lane {
     sent: VecDeque<Frame>,
-    paid: VecDeque<Frame>,
+    paid: Vec<Frame>,
     umem: Arc<Umem>,
 }
 
@@ -88,7 +88,7 @@ pub fn pair(umem: &Arc<Umem>, ring_frames: u32) -> (Link, Link) {
     let paid_frames = umem.chunks() as usize;
     let lane = || Lane {
         sent: VecDeque::with_capacity(ring_frames),
-        paid: VecDeque::with_capacity(paid_frames),
+        paid: Vec::with_capacity(paid_frames),
         umem: umem.clone(),
     };
     let lanes = Rc::new(RefCell::new([lane(), lane()]));
@@ -128,17 +128,13 @@ impl Device for Link {
         let wanted = lane.sent.len().min(rx.room());
         let count = wanted.min(pool.len());
         self.counted.rx_no_frame += (wanted - count) as u64;
-        for frame in lane.sent.drain(..count) {
-            rx.push(frame);
-            lane.paid.extend(pool.take());
-        }
+        rx.extend(lane.sent.drain(..count));
+        lane.paid.extend(pool.take_many(count));
     }
 
     fn tx(&mut self, _now: Instant, pool: &mut Pool, tx: &mut Burst) {
         let lane = &mut self.lanes.borrow_mut()[self.end];
-        for frame in lane.paid.drain(..) {
-            pool.put(frame);
-        }
+        pool.put_many(lane.paid.drain(..));
         let count = tx.len().min(self.ring_frames - lane.sent.len());
         self.counted.tx_ring_full += (tx.len() - count) as u64;
         lane.sent.extend(tx.drain(count));
@@ -168,10 +164,8 @@ impl Device for ThreadLink {
             let wanted = parcel.frames.len().min(rx.room());
             let count = wanted.min(pool.len());
             self.counted.rx_no_frame += (wanted - count) as u64;
-            for frame in parcel.frames.drain(count) {
-                rx.push(frame);
-                parcel.payment.push(pool.take().expect("the pool holds at least `count` frames"));
-            }
+            rx.extend(parcel.frames.drain(count));
+            parcel.payment.extend(pool.take_many(count));
             if !parcel.frames.is_empty() {
                 self.open = Some(parcel);
                 return;
@@ -184,9 +178,7 @@ impl Device for ThreadLink {
         while let Some(mut parcel) = self.out.paid.pop() {
             let count = parcel.payment.len();
             self.lent -= count;
-            for frame in parcel.payment.drain(count) {
-                pool.put(frame);
-            }
+            pool.put_many(parcel.payment.drain(count));
             self.empty.push(parcel);
         }
         if tx.is_empty() {
@@ -197,9 +189,7 @@ impl Device for ThreadLink {
             return;
         };
         let count = tx.len();
-        for frame in tx.drain(count) {
-            parcel.frames.push(frame);
-        }
+        parcel.frames.extend(tx.drain(count));
         self.lent += count;
         assert!(self.out.sent.push(parcel).is_ok(), "a lane has room for all its parcels");
     }

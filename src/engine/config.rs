@@ -31,7 +31,7 @@ pub struct Config {
     pub ranges: Option<Ranges>,
     /// Keepalive of the connections we open.
     pub keepalive: Option<Keepalive>,
-    /// Connections at a time, TIME-WAIT included. Memory for them is allocated at start.
+    /// Connections at a time, and as many more in TIME-WAIT. Memory for them is set aside at start.
     pub connections_max: u32,
     pub tcp: tcp::Config,
     pub verify: Verify,

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::neighbors::Link;
 use crate::app::App;
+use crate::flow::FlowKey;
 use crate::frame::{Burst, Frame, Pool};
 use crate::tcp::{Env, State, Transmit};
 use crate::time::Instant;
@@ -29,7 +30,17 @@ impl<A: App> Engine<A> {
             self.ready.pop(&mut self.table.tcbs);
             match self.tcb(slot).state() {
                 State::Closed => self.release(slot),
-                _ => self.rearm(slot, now),
+                State::TimeWait if !self.tcb(slot).owes() => self.retire(slot),
+                State::TimeWait
+                | State::Listen
+                | State::SynSent
+                | State::SynReceived
+                | State::Established
+                | State::FinWait1
+                | State::FinWait2
+                | State::CloseWait
+                | State::Closing
+                | State::LastAck => self.rearm(slot, now),
             }
         }
     }
@@ -59,27 +70,33 @@ impl<A: App> Engine<A> {
                 pool.put(frame);
                 return true;
             };
-            self.write(slot, link, &transmit, &mut frame);
+            let key = self.tcb(slot).key;
+            let payload_at = lay_out(&mut frame, link, &key, &transmit);
+            let state = &self.table.states[slot as usize];
+            if transmit.len > 0 {
+                self.app.payload(state, transmit.offset, &mut frame.bytes_mut()[payload_at..]);
+            }
+            // MUST-48, SHLD-21, SHLD-22: the application says it, may change it at any time, and it
+            // goes out as it is; the ECN bits are not its own.
+            let dscp = self.app.dscp(state, self.config.tcp.dscp);
+            self.write(&key, link, &transmit, dscp, &mut frame);
             self.count_sent(&transmit);
             self.hand_over(frame, tx);
         }
         true
     }
 
-    fn write(&mut self, slot: u32, link: Link, transmit: &Transmit, frame: &mut Frame) {
-        let Transmit { seq, ack, flags, window, options, offset, len, again: _, tos, urgent } =
+    /// Writes the headers in front of the payload that stands in `frame`.
+    pub(super) fn write(
+        &mut self,
+        key: &FlowKey,
+        link: Link,
+        transmit: &Transmit,
+        dscp: u8,
+        frame: &mut Frame,
+    ) {
+        let Transmit { seq, ack, flags, window, options, offset: _, len, again: _, tos, urgent } =
             *transmit;
-        // MUST-48, SHLD-21, SHLD-22: the application says it, may change it at any time, and it
-        // goes out as it is; the ECN bits are not its own.
-        let dscp = self.app.dscp(&self.table.states[slot as usize], self.config.tcp.dscp);
-        let tos = dscp << 2 | tos;
-        let key = self.tcb(slot).key;
-        let header_len = segment::header_len(link.vlan.is_some(), key.family(), &options);
-        frame.reset(header_len + usize::from(len));
-        if len > 0 {
-            let state = &self.table.states[slot as usize];
-            self.app.payload(state, offset, &mut frame.bytes_mut()[header_len..]);
-        }
         let segment = Segment {
             // RFC 9293 s3.9.1.1, MUST-45: the address that the connection began with.
             src: self.table.hosts.address(key.local),
@@ -91,9 +108,10 @@ impl<A: App> Engine<A> {
             flags,
             window,
             urgent,
-            tos,
+            tos: dscp << 2 | tos,
             options,
-            payload_at: header_len as u16,
+            // Of what arrives.
+            payload_at: 0,
             payload_len: len,
         };
         let ethernet = self.ethernet(link, key.family().ethertype());
@@ -109,7 +127,7 @@ impl<A: App> Engine<A> {
         tx.push(frame);
     }
 
-    fn count_sent(&mut self, transmit: &Transmit) {
+    pub(super) fn count_sent(&mut self, transmit: &Transmit) {
         self.counters.out_rsts += u64::from(transmit.flags.has(Flags::RST));
         let syn_again = transmit.again && transmit.flags.has(Flags::SYN);
         self.counters.syn_retrans += u64::from(syn_again);
@@ -127,4 +145,11 @@ impl<A: App> Engine<A> {
         self.ip_id = self.ip_id.wrapping_add(1);
         self.ip_id
     }
+}
+
+/// Makes a frame as long as what it is to hold; answers where its payload stands.
+pub(super) fn lay_out(frame: &mut Frame, link: Link, key: &FlowKey, transmit: &Transmit) -> usize {
+    let payload_at = segment::header_len(link.vlan.is_some(), key.family(), &transmit.options);
+    frame.reset(payload_at + usize::from(transmit.len));
+    payload_at
 }

@@ -2,6 +2,7 @@
 
 use super::{DRAINS_MAX, EXPIRIES_MAX, Engine};
 use crate::app::{App, Launch, Refusal};
+use crate::flow::Endpoints;
 use crate::tcp::{Env, Expiry, State};
 use crate::time::Instant;
 
@@ -22,6 +23,10 @@ impl<A: App> Engine<A> {
             self.expire_slot(slot, now);
         }
         self.due = due;
+        for _ in 0..EXPIRIES_MAX {
+            let Some(wait) = self.waits.expire(now) else { break };
+            self.forget(&wait);
+        }
     }
 
     fn expire_slot(&mut self, slot: u32, now: Instant) {
@@ -84,14 +89,25 @@ impl<A: App> Engine<A> {
 
     fn launch_one(&mut self, now: Instant, state: A::State) -> Result<(), Refusal> {
         for _ in 0..TUPLE_TRIES {
-            let endpoints = self.tuples.as_mut().and_then(|tuples| tuples.next());
-            let Some(endpoints) = endpoints else { return Err(Refusal::NoTuple) };
+            let Some(endpoints) = self.draw() else { return Err(Refusal::NoTuple) };
             match self.connect(now, &endpoints, state) {
                 Err(Refusal::NoTuple) => {}
                 launched => return launched,
             }
         }
         Err(Refusal::NoTuple)
+    }
+
+    /// The next four-tuple of the walk. The one after it is drawn as well, so that its place in the
+    /// index is near when its turn comes.
+    fn draw(&mut self) -> Option<Endpoints> {
+        let tuples = self.tuples.as_mut()?;
+        let endpoints = self.drawn.take().or_else(|| tuples.next());
+        self.drawn = tuples.next();
+        if let Some(key) = self.drawn.and_then(|drawn| self.table.hosts.key_of(&drawn)) {
+            self.table.hash(&key);
+        }
+        endpoints
     }
 
     /// While stopping: asks each connection once to close.

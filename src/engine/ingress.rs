@@ -1,22 +1,24 @@
 //! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of
 //! one frame's connection is on its way while another's is worked on.
 
+use super::egress::lay_out;
 use super::neighbors::Link;
 use super::{Engine, NO_LISTENER};
 use crate::app::{App, Conn};
-use crate::flow::Endpoints;
+use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
-use crate::sys::cpu::prefetch;
-use crate::tcp::{self, Arrival, Env, Note, Seq, State, Tcb};
+use crate::tcp::{self, Arrival, Env, Note, Seq, State, Tcb, TimeWait};
 use crate::time::Instant;
-use crate::wire::Malformed;
 use crate::wire::segment::{self, Body, Packet, Segment};
 use crate::wire::tcp::Flags;
+use crate::wire::{Family, Malformed};
 
-/// A frame between the stages: what it says, and the slot of its connection as far as known.
+/// A frame between the stages: what it says, the key of its connection with the key's hash, and the
+/// slot that is most likely the connection's.
 pub(super) struct Staged {
     packet: Result<Packet, Malformed>,
+    key: Option<(FlowKey, u64)>,
     slot: Option<u32>,
 }
 
@@ -34,19 +36,28 @@ impl<A: App> Engine<A> {
             frame.prefetch();
         }
         let mut staged = std::mem::take(&mut self.staged);
-        for frame in rx.frames() {
-            self.counters.rx_frames += 1;
-            self.counters.rx_bytes += frame.bytes().len() as u64;
+        self.counters.rx_frames += rx.len() as u64;
+        let mut bytes = 0;
+        staged.extend(rx.frames().iter().map(|frame| {
+            bytes += frame.bytes().len() as u64;
             let packet = segment::parse(frame.bytes(), self.config.verify);
-            staged.push(Staged { packet, slot: None });
-        }
+            Staged { packet, key: None, slot: None }
+        }));
+        self.counters.rx_bytes += bytes;
         // Apart from the parsing: in so short a loop the processor overlaps the cache misses.
         for stage in &mut staged {
-            self.look_up(stage);
+            if let Ok(Packet { body: Body::Tcp(segment), .. }) = &stage.packet {
+                let key = self.table.hosts.key_of_received(segment);
+                stage.key = key.map(|key| (key, self.table.hash(&key)));
+            }
         }
-        for (frame, Staged { packet, slot }) in rx.drain(staged.len()).zip(&staged) {
-            let done = match packet {
-                Ok(packet) => self.process(now, frame, packet, *slot, tx),
+        // Finds whose memory each frame will need, without waiting for that memory.
+        for stage in &mut staged {
+            stage.slot = stage.key.and_then(|(_, hash)| self.table.guess(hash));
+        }
+        for (frame, stage) in rx.drain(staged.len()).zip(&staged) {
+            let done = match &stage.packet {
+                Ok(packet) => self.process(now, frame, packet, stage, tx),
                 Err(why) => {
                     count_malformed(&mut self.counters, *why);
                     Some(frame)
@@ -60,24 +71,13 @@ impl<A: App> Engine<A> {
         self.staged = staged;
     }
 
-    fn look_up(&self, staged: &mut Staged) {
-        if let Ok(Packet { body: Body::Tcp(segment), .. }) = &staged.packet {
-            let key = self.table.hosts.key_of_received(segment);
-            staged.slot = key.and_then(|key| self.table.find(&key));
-        }
-        if let Some(slot) = staged.slot {
-            prefetch(&self.table.tcbs[slot as usize]);
-            prefetch(&self.table.states[slot as usize]);
-        }
-    }
-
     /// Acts on one frame; answers it if it is done with.
     fn process(
         &mut self,
         now: Instant,
         frame: Frame,
         packet: &Packet,
-        slot: Option<u32>,
+        stage: &Staged,
         tx: &mut Burst,
     ) -> Option<Frame> {
         let ethernet = &packet.ethernet;
@@ -87,7 +87,7 @@ impl<A: App> Engine<A> {
         match &packet.body {
             Body::Tcp(segment) if ours(segment.dst) => {
                 self.counters.in_segs += 1;
-                self.segment(now, frame, segment, from, slot, tx)
+                self.segment(now, frame, segment, from, stage, tx)
             }
             Body::Arp(arp) => self.arp(frame, arp, from.vlan, tx),
             Body::Icmp(message) if ours(message.dst) => self.icmp(now, frame, from, message, tx),
@@ -109,15 +109,28 @@ impl<A: App> Engine<A> {
         frame: Frame,
         segment: &Segment,
         from: Link,
-        slot: Option<u32>,
+        stage: &Staged,
         tx: &mut Burst,
     ) -> Option<Frame> {
-        // An earlier frame of the burst may have opened or ended the connection.
-        let slot = self.table.hosts.key_of_received(segment).and_then(|key| {
-            slot.filter(|&slot| self.table.holds(slot, &key)).or_else(|| self.table.find(&key))
+        // An earlier frame of the burst may have opened or ended the connection; over IPv6, even
+        // the last one of its host, whose number is another's now.
+        let key = match stage.key {
+            Some((key, hash)) if key.family() == Family::V4 => Some((key, hash)),
+            Some(_) | None => self.table.hosts.key_of_received(segment).map(|key| {
+                let hash = self.table.hash(&key);
+                (key, hash)
+            }),
+        };
+        let slot = key.and_then(|(key, hash)| {
+            let guess = stage.slot.filter(|&slot| self.table.holds(slot, &key));
+            guess.or_else(|| self.table.find_hashed(&key, hash))
         });
         let Some(slot) = slot else {
-            return self.unconnected(now, frame, segment, from, None, tx);
+            let place = key.and_then(|(key, hash)| self.waits.find(&key, hash));
+            return match place {
+                Some(place) => self.waits_for(now, frame, segment, from, place, tx),
+                None => self.unconnected(now, frame, segment, from, None, tx),
+            };
         };
         let before = self.tcb(slot).state();
         let room = self.app.window(&self.table.states[slot as usize]);
@@ -146,6 +159,63 @@ impl<A: App> Engine<A> {
         self.report(slot, now, &frame, segment, &arrival);
         self.conclude(slot, before, &arrival, now);
         Some(frame)
+    }
+
+    /// A segment to a connection that has retired to TIME-WAIT. What is owed for it goes back in the
+    /// frame that it came in.
+    fn waits_for(
+        &mut self,
+        now: Instant,
+        mut frame: Frame,
+        segment: &Segment,
+        from: Link,
+        place: u32,
+        tx: &mut Burst,
+    ) -> Option<Frame> {
+        let mut tcb = self.waits.get(place).thaw(&self.config.tcp, now);
+        let (config, paths) = (&self.config.tcp, &mut self.table.paths);
+        let mut env = Env { config, now, room: 0, nagle: false, paths };
+        let arrival = tcb.arrives(segment, &mut env);
+        let answer = tcb.output(&mut env);
+        self.count_note(arrival.note);
+        if arrival.reopen && !self.listens(segment.dst_port) {
+            // Nobody would take it over: what is in TIME-WAIT stays there.
+            return self.refuse(frame, segment, from, tx);
+        }
+        if arrival.reopen || tcb.state() == State::Closed {
+            let wait = self.waits.take(place);
+            self.forget(&wait);
+        }
+        if arrival.reopen {
+            self.counters.time_wait_recycled += 1;
+            return self.unconnected(now, frame, segment, from, Some(tcb.snd_end()), tx);
+        }
+        if arrival.refuse {
+            return self.refuse(frame, segment, from, tx);
+        }
+        if tcb.state() == State::TimeWait {
+            tcb.forget();
+            self.wait_on(place, &tcb.freeze(), now);
+        }
+        let Some(answer) = answer else { return Some(frame) };
+        let link = self.neighbors.link(tcb.neighbor).unwrap_or(from);
+        lay_out(&mut frame, link, &tcb.key, &answer);
+        self.write(&tcb.key, link, &answer, self.config.tcp.dscp, &mut frame);
+        let dropped = self.answer(frame, tx);
+        if dropped.is_none() {
+            self.count_sent(&answer);
+        }
+        dropped
+    }
+
+    /// TIME-WAIT goes on as `wait`: to the end that it had, or from now on anew.
+    fn wait_on(&mut self, place: u32, wait: &TimeWait, now: Instant) {
+        if wait.until(now) == self.waits.get(place).until(now) {
+            self.waits.set(place, *wait);
+        } else {
+            self.waits.take(place);
+            self.wait(*wait);
+        }
     }
 
     /// Tells the application what the segment did, in the order in which it happened.

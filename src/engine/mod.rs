@@ -16,10 +16,12 @@ mod config;
 mod discovery;
 mod egress;
 mod expire;
+mod index;
 mod ingress;
 mod neighbors;
 mod routes;
 pub mod table;
+mod waits;
 
 use crate::app::{App, Conn, Owes, Refusal};
 use crate::flow::tuples::Tuples;
@@ -27,7 +29,7 @@ use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Pool};
 use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
-use crate::tcp::{self, End, Keepalive, State, Tcb};
+use crate::tcp::{self, End, Keepalive, State, Tcb, TimeWait};
 use crate::time::{Instant, Span};
 use crate::timer::Wheel;
 use crate::wire::Family;
@@ -38,6 +40,7 @@ use routes::Routes;
 pub use routes::Subnet;
 use std::net::IpAddr;
 use table::{Queue, Table};
+use waits::Waits;
 
 /// Timers handled a turn. As many as frames, so that neither starves the other.
 const EXPIRIES_MAX: usize = BURST_FRAMES_MAX;
@@ -69,8 +72,12 @@ pub struct Engine<A: App> {
     routes: Routes,
     neighbors: Neighbors,
     tuples: Option<Tuples>,
+    /// The four-tuple of the next launch.
+    drawn: Option<Endpoints>,
     /// Listener by port.
     listeners: Box<[u16]>,
+    waits: Waits,
+    /// Slots in TIME-WAIT, beside those.
     in_time_wait: usize,
     ip_id: u16,
     stopping: bool,
@@ -112,7 +119,9 @@ impl<A: App> Engine<A> {
             ready: Queue::new(),
             neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
+            drawn: None,
             listeners,
+            waits: Waits::new(config.connections_max, tables),
             in_time_wait: 0,
             ip_id: seeds.next() as u16,
             stopping: false,
@@ -155,12 +164,12 @@ impl<A: App> Engine<A> {
         self.count_flights();
     }
 
-    /// Connections in the table, TIME-WAIT included.
+    /// Connections, those in TIME-WAIT included.
     pub fn connections(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.waits.len()
     }
 
-    /// Connections in the table that are not in TIME-WAIT.
+    /// Connections that are not in TIME-WAIT.
     pub fn live(&self) -> usize {
         self.table.len() - self.in_time_wait
     }
@@ -179,7 +188,7 @@ impl<A: App> Engine<A> {
         if !self.routes.is_one_host(endpoints.remote.ip()) {
             return Err(Refusal::NotAHost);
         }
-        if self.find(endpoints).is_some() {
+        if self.find(endpoints).is_some() || self.waiting(endpoints).is_some() {
             return Err(Refusal::NoTuple);
         }
         let hop = self.routes.next_hop(endpoints.local.ip(), endpoints.remote.ip());
@@ -234,7 +243,11 @@ impl<A: App> Engine<A> {
 
     /// The state of the connection between `endpoints`; `Closed` if there is none.
     pub fn state_of(&self, endpoints: &Endpoints) -> State {
-        self.find(endpoints).map_or(State::Closed, |slot| self.tcb(slot).state())
+        match self.find(endpoints) {
+            Some(slot) => self.tcb(slot).state(),
+            None if self.waiting(endpoints).is_some() => State::TimeWait,
+            None => State::Closed,
+        }
     }
 
     /// What a key that a [`Conn`] has told stands for, as long as there is the connection.
@@ -258,7 +271,8 @@ impl<A: App> Engine<A> {
             return now + Span::from_micros(1);
         }
         let launch = if self.stopping { Instant::NEVER } else { self.app.next_launch(now) };
-        self.wheel.next().min(self.neighbors.next()).min(launch)
+        let timers = self.wheel.next().min(self.waits.next(now));
+        timers.min(self.neighbors.next()).min(launch)
     }
 
     /// Bytes of state a connection takes (block, application's state, index, wheel), at this
@@ -267,14 +281,21 @@ impl<A: App> Engine<A> {
         self.table.slot_bytes() + Wheel::NODE_BYTES
     }
 
+    /// Bytes of state that a connection takes in TIME-WAIT, once its last ACK is out.
+    pub fn bytes_per_time_wait(&self) -> usize {
+        self.waits.bytes_each()
+    }
+
     /// Laws 2 and 3: free + live slots = max, the index agrees with the slots, every control block
     /// is sound.
     ///
     /// # Panics
     /// If not: a bug of ours.
     pub fn check(&self) {
-        self.table.check(&self.config.tcp);
-        assert_eq!(self.neighbors.held(), self.table.taken(), "a next hop for each slot");
+        self.table.check(&self.config.tcp, self.waits.numbers());
+        self.waits.check();
+        let held = self.table.taken() + self.waits.len();
+        assert_eq!(self.neighbors.held(), held, "a next hop for each connection");
     }
 
     fn tcb(&self, slot: u32) -> &Tcb {
@@ -291,6 +312,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Tells the application something about a connection and takes down what it marks.
+    #[inline]
     fn tell(
         &mut self,
         slot: u32,
@@ -310,7 +332,11 @@ impl<A: App> Engine<A> {
     }
 
     /// Takes down what the application marked.
+    #[inline]
     fn mark(&mut self, slot: u32, owes: Owes, now: Instant) {
+        if owes == Owes::NOTHING {
+            return;
+        }
         let tcb = &mut self.table.tcbs[slot as usize];
         let before = tcb.state();
         let Owes { bytes, urgent, curtail, close, abort } = owes;
@@ -335,6 +361,7 @@ impl<A: App> Engine<A> {
 
     /// After any event: the connection may have something to send, and its deadline may have come
     /// closer.
+    #[inline]
     fn settle(&mut self, slot: u32, now: Instant) {
         let tcb = &mut self.table.tcbs[slot as usize];
         if tcb.state() == State::Closed {
@@ -352,10 +379,16 @@ impl<A: App> Engine<A> {
 
     /// Files the connection's deadline if it is earlier than what the wheel has. A later one is
     /// left for the wheel to find out.
+    #[inline]
     fn rearm(&mut self, slot: u32, now: Instant) {
-        let deadline = self.tcb(slot).deadline(&self.config.tcp, self.keepalive(slot)).max(now);
-        if deadline < self.tcb(slot).armed {
-            self.table.tcbs[slot as usize].armed = deadline;
+        let keepalive = match self.tcb(slot).heeds_keepalive() {
+            true => self.keepalive(slot),
+            false => None,
+        };
+        let tcb = &mut self.table.tcbs[slot as usize];
+        let deadline = tcb.deadline(&self.config.tcp, keepalive).max(now);
+        if deadline < tcb.armed {
+            tcb.armed = deadline;
             self.wheel.arm(slot, deadline);
         }
     }
@@ -441,6 +474,32 @@ impl<A: App> Engine<A> {
         self.release(slot);
     }
 
+    /// A connection in TIME-WAIT has said its last word: it waits elsewhere from here on.
+    fn retire(&mut self, slot: u32) {
+        let tcb = &mut self.table.tcbs[slot as usize];
+        let wait = tcb.freeze();
+        tcb.abort();
+        self.neighbors.hold(wait.neighbor);
+        self.table.hosts.hold_again(&wait.key);
+        self.discard(slot);
+        self.in_time_wait -= 1;
+        self.wait(wait);
+    }
+
+    /// Files what is in TIME-WAIT behind all the others.
+    fn wait(&mut self, wait: TimeWait) {
+        if let Some(given_up) = self.waits.push(wait) {
+            self.counters.time_wait_overflows += 1;
+            self.forget(&given_up);
+        }
+    }
+
+    /// What held for a connection in TIME-WAIT holds no more.
+    fn forget(&mut self, wait: &TimeWait) {
+        self.neighbors.leave(wait.neighbor);
+        self.table.hosts.leave(&wait.key);
+    }
+
     /// Gives the slot of a block that is out of the table back, and its share of the next hop,
     /// unless a queue still has to come to it.
     fn release(&mut self, slot: u32) {
@@ -452,6 +511,12 @@ impl<A: App> Engine<A> {
 
     fn find(&self, endpoints: &Endpoints) -> Option<u32> {
         self.table.find(&self.table.hosts.key_of(endpoints)?)
+    }
+
+    /// The place among those that have retired.
+    fn waiting(&self, endpoints: &Endpoints) -> Option<u32> {
+        let key = self.table.hosts.key_of(endpoints)?;
+        self.waits.find(&key, self.table.hash(&key))
     }
 
     fn is_ours(&self, address: IpAddr) -> bool {

@@ -43,7 +43,15 @@ impl Subnet {
 
     #[inline]
     pub fn contains(&self, address: IpAddr) -> bool {
-        (self.first..=self.last).contains(&address)
+        match (self.first, self.last, address) {
+            (IpAddr::V4(first), IpAddr::V4(last), IpAddr::V4(address)) => {
+                (first.to_bits()..=last.to_bits()).contains(&address.to_bits())
+            }
+            (IpAddr::V6(first), IpAddr::V6(last), IpAddr::V6(address)) => {
+                (first.to_bits()..=last.to_bits()).contains(&address.to_bits())
+            }
+            _ => false,
+        }
     }
 
     /// True if `address` is a neighbour on this subnet. Every link has the link-local addresses of

@@ -4,22 +4,26 @@
 //! of the index, but still queued because it owes its last words). `free + filed + leaving = max`
 //! always.
 
+use super::index::Index;
 use crate::flow::{FlowKey, Hosts};
 use crate::rng::Secret;
+use crate::sys::cpu::prefetch;
+use crate::sys::pages::slab;
 use crate::tcp::{Config, Paths, State, Tcb};
 use crate::wire::Family;
-use hashbrown::HashTable;
 
 /// Slots hold a control block and the application's state of one connection each.
 pub struct Table<S> {
     secret: Secret,
-    index: HashTable<u32>,
+    index: Index,
     pub tcbs: Vec<Tcb>,
     pub states: Vec<S>,
     pub paths: Paths,
     /// Each slot that is not free holds its addresses' numbers.
     pub hosts: Hosts,
-    free: Vec<u32>,
+    /// The free slot to be taken next, the one freed last; each names the one below it by its link.
+    free: u32,
+    free_count: usize,
 }
 
 /// Data paths at the most: connections that have more than a segment under way at a time. 23 MB.
@@ -47,41 +51,69 @@ impl<S: Copy + Default> Table<S> {
     /// an address's would not.
     pub fn new(max: u32, hosts_max: u32, secret: Secret, config: &Config) -> Table<S> {
         assert!(max > 0 && max < LAST);
-        let mut empty = Tcb::closed();
-        empty.link = UNQUEUED;
+        let mut tcbs = slab(Tcb::closed(), max as usize);
+        for (slot, tcb) in tcbs.iter_mut().enumerate() {
+            tcb.link = if slot + 1 == max as usize { LAST } else { slot as u32 + 1 };
+        }
         Table {
             secret,
-            // Twice the limit: below half load hashbrown never rehashes in place, which would stall
-            // one insert.
-            index: HashTable::with_capacity(max as usize * 2),
-            tcbs: vec![empty; max as usize],
-            states: vec![S::default(); max as usize],
+            index: Index::new(max),
+            tcbs,
+            states: slab(S::default(), max as usize),
             paths: Paths::new(max.min(PATHS_MAX) as u16, config),
             hosts: Hosts::new(hosts_max, secret),
-            free: (0..max).rev().collect(),
+            free: 0,
+            free_count: max as usize,
         }
+    }
+
+    /// What [`Table::find_hashed`] looks for; the first line of memory that it will read is asked
+    /// for.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        let hash = key.bucket(&self.secret);
+        self.index.prefetch(hash);
+        hash
+    }
+
+    /// The slot that most likely has the connection with this hash. Its memory is asked for, and
+    /// not looked at.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        let slot = self.index.find(hash, |_| true)?;
+        // Two cache lines.
+        prefetch(&self.tcbs[slot as usize].key);
+        prefetch(self.tcbs[slot as usize].second_line());
+        prefetch(&self.states[slot as usize]);
+        Some(slot)
+    }
+
+    /// The slot of the connection `key`, whose hash is `hash`.
+    #[inline]
+    pub fn find_hashed(&self, key: &FlowKey, hash: u64) -> Option<u32> {
+        self.index.find(hash, |slot| self.tcbs[slot as usize].key == *key)
     }
 
     /// The slot of the connection `key`.
     pub fn find(&self, key: &FlowKey) -> Option<u32> {
-        let hash = key.bucket(&self.secret);
-        self.index.find(hash, |&slot| self.tcbs[slot as usize].key == *key).copied()
+        self.find_hashed(key, key.bucket(&self.secret))
     }
 
     /// Files a connection, whose key `hosts` has given out for it; `None`, and the key given back,
     /// when every slot is taken. The caller has seen that its key is not filed.
     pub fn insert(&mut self, mut tcb: Tcb, state: S) -> Option<u32> {
-        let Some(slot) = self.free.pop() else {
+        if self.free_count == 0 {
             self.hosts.leave(&tcb.key);
             return None;
-        };
-        let hash = tcb.key.bucket(&self.secret);
+        }
+        let slot = self.free;
+        let place = &mut self.tcbs[slot as usize];
+        self.free = place.link;
+        self.free_count -= 1;
+        self.index.insert(tcb.key.bucket(&self.secret), slot);
         tcb.link = UNQUEUED;
-        self.tcbs[slot as usize] = tcb;
+        *place = tcb;
         self.states[slot as usize] = state;
-        let (tcbs, secret) = (&self.tcbs, &self.secret);
-        let rehash = |&slot: &u32| tcbs[slot as usize].key.bucket(secret);
-        self.index.insert_unique(hash, slot, rehash);
         Some(slot)
     }
 
@@ -91,9 +123,7 @@ impl<S: Copy + Default> Table<S> {
     /// If the slot is not filed.
     pub fn unfile(&mut self, slot: u32) {
         let hash = self.tcbs[slot as usize].key.bucket(&self.secret);
-        let entry = self.index.find_entry(hash, |&filed| filed == slot);
-        let Ok(entry) = entry else { panic!("slot {slot} is not filed") };
-        entry.remove();
+        assert!(self.index.remove(hash, slot), "slot {slot} is not filed");
     }
 
     /// Gives an unfiled slot back, unless it is queued: then it leaves once the queue has come to
@@ -102,13 +132,13 @@ impl<S: Copy + Default> Table<S> {
         if self.is_queued(slot) {
             return;
         }
-        self.paths.reclaim(&mut self.tcbs[slot as usize]);
-        self.hosts.leave(&self.tcbs[slot as usize].key);
-        let mut empty = Tcb::closed();
-        empty.link = UNQUEUED;
-        self.tcbs[slot as usize] = empty;
-        self.states[slot as usize] = S::default();
-        self.free.push(slot);
+        let tcb = &mut self.tcbs[slot as usize];
+        self.paths.reclaim(tcb);
+        self.hosts.leave(&tcb.key);
+        tcb.vacate();
+        tcb.link = self.free;
+        self.free = slot;
+        self.free_count += 1;
     }
 
     pub fn is_queued(&self, slot: u32) -> bool {
@@ -116,6 +146,7 @@ impl<S: Copy + Default> Table<S> {
     }
 
     /// True if the slot still holds the connection `key`.
+    #[inline]
     pub fn holds(&self, slot: u32, key: &FlowKey) -> bool {
         let tcb = &self.tcbs[slot as usize];
         tcb.key == *key && tcb.state() != State::Closed
@@ -127,12 +158,12 @@ impl<S: Copy + Default> Table<S> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
     }
 
     /// Number of slots that are not free.
     pub fn taken(&self) -> usize {
-        self.max() - self.free.len()
+        self.max() - self.free_count
     }
 
     /// Number of slots.
@@ -140,18 +171,17 @@ impl<S: Copy + Default> Table<S> {
         self.tcbs.len()
     }
 
-    /// Bytes of a slot: block, state, free list, and its share of the index.
+    /// Bytes of a slot: block, state, and its share of the index.
     pub fn slot_bytes(&self) -> usize {
-        let own = size_of::<Tcb>() + size_of::<S>() + size_of::<u32>();
-        own + self.index.allocation_size() / self.max()
+        size_of::<Tcb>() + size_of::<S>() + self.index.bytes() / self.max()
     }
 
-    /// Law 2, with `queues` being every queue there is, and law 3 for every block.
+    /// Law 2, and law 3 for every block. `numbers` of addresses are held by others.
     ///
     /// # Panics
     /// If one does not hold.
-    pub fn check(&self, config: &Config) {
-        let (mut leaving, mut numbers) = (0, 0);
+    pub fn check(&self, config: &Config, mut numbers: usize) {
+        let mut leaving = 0;
         for (slot, tcb) in self.tcbs.iter().enumerate() {
             let filed = self.find(&tcb.key) == Some(slot as u32);
             tcb.check(config);
@@ -159,11 +189,11 @@ impl<S: Copy + Default> Table<S> {
             numbers += if tcb.key.family() == Family::V6 { 2 } else { 0 };
             if filed {
                 assert!(tcb.state() != State::Closed, "slot {slot} is filed and CLOSED");
-            } else if tcb.link != UNQUEUED {
+            } else if tcb.key != FlowKey::default() {
                 leaving += 1;
             }
         }
-        assert_eq!(self.free.len() + self.len() + leaving, self.max());
+        assert_eq!(self.free_count + self.len() + leaving, self.max());
         assert_eq!(self.hosts.held(), numbers, "two addresses for each connection over IPv6");
         let paths = self.tcbs.iter().filter(|tcb| tcb.has_path()).count();
         assert_eq!(self.paths.free() + paths, self.paths.max());
@@ -241,11 +271,12 @@ mod tests {
         let slot = table.insert(tcb(1), 9).unwrap();
         assert_eq!(table.find(&key), Some(slot));
         assert!(table.holds(slot, &key));
+        table.tcbs[slot as usize].abort();
         table.unfile(slot);
         assert_eq!(table.find(&key), None);
         table.release(slot);
         assert!(!table.holds(slot, &key));
-        table.check(&Config::default());
+        table.check(&Config::default(), 0);
     }
 
     #[test]
@@ -280,6 +311,7 @@ mod tests {
         let slot = table.insert(tcb(1), 0).unwrap();
         let mut ready = Queue::new();
         ready.push(&mut table.tcbs, slot);
+        table.tcbs[slot as usize].abort();
         table.unfile(slot);
         table.release(slot);
         assert!(table.insert(tcb(2), 0).is_none());

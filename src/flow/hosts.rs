@@ -90,6 +90,15 @@ impl Hosts {
         Some(FlowKey { local, remote, local_port, remote_port })
     }
 
+    /// What has a key that is held holds it once more.
+    pub fn hold_again(&mut self, key: &FlowKey) {
+        for host in [key.local, key.remote] {
+            if let Err(place) = host.known() {
+                self.entries[place].held += 1;
+            }
+        }
+    }
+
     /// A connection is gone.
     pub fn leave(&mut self, key: &FlowKey) {
         self.leave_one(key.local);

@@ -49,6 +49,7 @@ counters! {
     keepalive_probes, "TCPKeepAlive", "Keepalive probes sent.";
     time_waits, "TW", "Connections that went through TIME-WAIT.";
     time_wait_recycled, "TWRecycled", "Connections reopened out of TIME-WAIT by a new SYN (RFC 6191, RFC 9293 s3.6.1).";
+    time_wait_overflows, "TCPTimeWaitOverflow", "Connections in TIME-WAIT that gave way to later ones: there were too many.";
     listen_overflows, "ListenOverflows", "SYNs dropped because the connection table was full.";
     delayed_acks, "DelayedACKs", "Acknowledgments sent because their delay was over.";
     congestion_echoes, "ecn_echoes_total", "Segments received that say our text met congestion (RFC 3168 s6.1.2).";

@@ -12,6 +12,7 @@ pub mod napi;
 pub mod net;
 pub mod netns;
 pub mod packet;
+pub mod pages;
 mod ring;
 pub mod socket;
 pub mod umem;

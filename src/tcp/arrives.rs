@@ -304,7 +304,8 @@ impl Tcb {
         if advances {
             self.advance(ack, env, arrival);
         }
-        if advances || duplicate || (ack == una && !segment.options.sack.is_empty()) {
+        let tells = advances || duplicate || (ack == una && !segment.options.sack.is_empty());
+        if tells && self.has_path() {
             self.acknowledge_flight(segment, una, duplicate, env);
         }
         if advances || (ack == una && self.is_newer(segment)) {

@@ -20,6 +20,7 @@ pub mod seq;
 pub mod state;
 pub mod tcb;
 mod text;
+pub mod time_wait;
 mod timestamps;
 mod urgent;
 
@@ -32,6 +33,7 @@ pub use rto::Expiry;
 pub use seq::Seq;
 pub use state::State;
 pub use tcb::Tcb;
+pub use time_wait::TimeWait;
 
 use crate::time::{Instant, Span};
 use crate::wire::Family;

@@ -36,7 +36,7 @@ pub struct Transmit {
 impl Tcb {
     /// The next segment to send, if any.
     pub fn output(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
-        let mut transmit = match self.state() {
+        let mut next = match self.state() {
             State::Closed => self.last_words(env),
             State::Listen => None,
             State::SynSent | State::SynReceived => self.handshake(env),
@@ -47,13 +47,17 @@ impl Tcb {
             | State::Closing
             | State::LastAck
             | State::TimeWait => self.synchronized(env),
-        }?;
-        self.mark_ecn(&mut transmit);
-        self.mark_urgent(&mut transmit, env.paths);
+        };
+        // Changed where it stands: it is large.
+        let transmit = next.as_mut()?;
+        self.mark_ecn(transmit);
+        if self.has_path() {
+            self.mark_urgent(transmit, env.paths);
+        }
         if transmit.flags.has(Flags::ACK) {
             self.end_delay();
         }
-        Some(transmit)
+        next
     }
 
     /// True if [`Tcb::output`] may have something to give; false only if it has not.

@@ -185,6 +185,24 @@ impl Tcb {
         }
     }
 
+    /// A connection in TIME-WAIT, as [`TimeWait::thaw`](super::TimeWait::thaw) needs it to begin
+    /// with.
+    pub(super) fn in_time_wait() -> Tcb {
+        Tcb { state: State::TimeWait, ..Tcb::closed() }
+    }
+
+    /// Makes it what an empty slot holds, as far as anybody asks of one: no key, CLOSED, nothing
+    /// owed. A new connection overwrites the rest.
+    ///
+    /// # Panics
+    /// If it is not CLOSED: a bug of ours.
+    pub fn vacate(&mut self) {
+        assert!(self.state == State::Closed);
+        let Tcb { key, path, .. } = self;
+        (*key, *path) = (FlowKey::default(), path::NONE);
+        self.forget();
+    }
+
     /// Active OPEN (RFC 9293 s3.10.1): SYN-SENT, a SYN owed.
     pub fn open_active(key: FlowKey, iss: Seq, now: Instant) -> Tcb {
         let mut tcb = Tcb { key, snd_mss: DEFAULT_MSS.of(key.family()), ..Tcb::closed() };
@@ -336,6 +354,11 @@ impl Tcb {
         self.state
     }
 
+    /// What the second cache line begins with, to be asked for before it is needed.
+    pub fn second_line(&self) -> &Seq {
+        &self.wl1
+    }
+
     /// True if `seq` was sent and is not acknowledged: what an ICMP error that is to be believed
     /// quotes (RFC 5927 s4.1).
     pub fn is_in_flight(&self, seq: Seq) -> bool {
@@ -369,6 +392,7 @@ impl Tcb {
 
     /// When time alone will next change this connection: retransmission, probe, delayed ACK,
     /// keepalive, FIN-WAIT-2 or TIME-WAIT.
+    #[inline]
     pub fn deadline(&self, config: &Config, keepalive: Option<Keepalive>) -> Instant {
         let timer_at = self.timer_at.min(self.ack_by());
         match self.state {
@@ -386,6 +410,12 @@ impl Tcb {
             | State::LastAck
             | State::TimeWait => timer_at,
         }
+    }
+
+    /// True if its keepalive, should it have one, decides on [`Tcb::deadline`].
+    #[inline]
+    pub fn heeds_keepalive(&self) -> bool {
+        matches!(self.state, State::Established | State::CloseWait)
     }
 
     /// When the next keepalive probe is due. RFC 9293 s3.8.4, MUST-26: only "when no sent data is

@@ -14,12 +14,12 @@
 //! bitmap is its earliest slot, and idle time is jumped over, never walked. Slots are the first
 //! [`SLOTS`] links: a list is a ring through its slot, and linking has no special case.
 
-use crate::time::Instant;
+use crate::sys::pages::slab;
+use crate::time::{Instant, TICK_BITS, tick_after};
 
-/// A tick is 2^16 ns, 65.5 µs: well under the 200 ms of the shortest RTO and about the time of a
-/// few busy turns, so that a finer one would only spread nodes over more slots; and 48 bits of
-/// ticks are six digits of eight bits.
-const TICK_BITS: u32 = 16;
+/// A finer tick would only spread nodes over more slots; and 48 bits of ticks are six digits of
+/// eight bits.
+///
 /// 256 slots a level: a 1 s RTO cascades once and a 60 s TIME-WAIT twice (with 64 slots, twice and
 /// three times).
 const DIGIT_BITS: u32 = 8;
@@ -69,7 +69,7 @@ impl Wheel {
     pub fn new(nodes: u32, now: Instant) -> Wheel {
         assert!(nodes < UNFILED - SLOTS as u32);
         let unfiled = Link { prev: UNFILED, next: UNFILED, at: Instant::NEVER };
-        let mut links = vec![unfiled; SLOTS + nodes as usize];
+        let mut links = slab(unfiled, SLOTS + nodes as usize);
         for (slot, link) in links[..SLOTS].iter_mut().enumerate() {
             (link.prev, link.next) = (slot as u32, slot as u32);
         }
@@ -219,11 +219,6 @@ impl Wheel {
     fn index(&self, node: u32) -> usize {
         node as usize + SLOTS
     }
-}
-
-/// The first tick that does not start before `at`.
-fn tick_after(at: Instant) -> u64 {
-    at.as_nanos().div_ceil(1 << TICK_BITS)
 }
 
 #[cfg(test)]

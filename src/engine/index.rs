@@ -1,0 +1,228 @@
+//! Where a hash is filed: slots by linear probing, in one array that never grows.
+//!
+//! An entry is eight bytes, the hash's upper half and the slot, so that a look-up reads one cache
+//! line here and one of the slab. A hash's home is its place in proportion: entries stand in order
+//! of hash but for what a full neighbourhood pushed on. Removing moves what was pushed on back, so
+//! there are no tombstones, nothing is ever rehashed, and the millionth insertion costs what the
+//! first did.
+//!
+//! Invariant: between an entry's home and its place there is no empty one.
+
+use crate::sys::cpu::prefetch;
+use crate::sys::pages::slab;
+
+/// Slots filed by hash, of which the caller has the keys.
+pub struct Index {
+    /// Each an [`Entry`].
+    entries: Vec<u64>,
+    filed: usize,
+}
+
+/// A hash's upper half, and a slot or none.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    tag: u32,
+    slot: u32,
+}
+
+/// No slot's number.
+const NO_SLOT: u32 = u32::MAX;
+
+impl Entry {
+    #[inline]
+    fn of(word: u64) -> Entry {
+        Entry { tag: (word >> 32) as u32, slot: (word as u32).wrapping_sub(1) }
+    }
+
+    #[inline]
+    fn word(self) -> u64 {
+        u64::from(self.tag) << 32 | u64::from(self.slot.wrapping_add(1))
+    }
+}
+
+/// Of three places two are taken when all slots are: a look-up of what is there then reads two
+/// entries on average, of what is not there five (Knuth, TAOCP 6.4), both mostly in one line.
+const PLACES_PER_TWO: usize = 3;
+
+impl Index {
+    /// Room for `max` slots.
+    pub fn new(max: u32) -> Index {
+        Index { entries: slab(0, places(max)), filed: 0 }
+    }
+
+    /// Room for `max` slots, in memory that costs nothing until it is used.
+    pub fn untouched(max: u32) -> Index {
+        Index { entries: vec![0; places(max)], filed: 0 }
+    }
+
+    /// The slot with this hash for which `is_it` holds.
+    #[inline]
+    pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let tag = tag(hash);
+        let mut place = self.home(tag);
+        loop {
+            let entry = self.entry(place);
+            if entry.slot == NO_SLOT {
+                return None;
+            }
+            if entry.tag == tag && is_it(entry.slot) {
+                return Some(entry.slot);
+            }
+            place = self.after(place);
+        }
+    }
+
+    /// Files a slot that is not filed.
+    ///
+    /// # Panics
+    /// If there are as many slots filed as places: the caller has fewer.
+    pub fn insert(&mut self, hash: u64, slot: u32) {
+        assert!(self.filed + 1 < self.entries.len() && slot != NO_SLOT);
+        let tag = tag(hash);
+        let mut place = self.home(tag);
+        while self.entry(place).slot != NO_SLOT {
+            place = self.after(place);
+        }
+        self.entries[place] = Entry { tag, slot }.word();
+        self.filed += 1;
+    }
+
+    /// Takes a slot out; false if it is not filed under this hash.
+    pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
+        let mut hole = self.home(tag(hash));
+        while self.entry(hole).slot != slot {
+            if self.entry(hole).slot == NO_SLOT {
+                return false;
+            }
+            hole = self.after(hole);
+        }
+        let mut place = self.after(hole);
+        while self.entry(place).slot != NO_SLOT {
+            // What stands at its home, or was pushed on from beyond the hole, stays.
+            let home = self.home(self.entry(place).tag);
+            if self.distance(home, place) >= self.distance(hole, place) {
+                self.entries[hole] = self.entries[place];
+                hole = place;
+            }
+            place = self.after(place);
+        }
+        self.entries[hole] = 0;
+        self.filed -= 1;
+        true
+    }
+
+    /// Asks for the cache line where a hash is looked for first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.entries[self.home(tag(hash))]);
+    }
+
+    /// Number of filed slots.
+    pub fn len(&self) -> usize {
+        self.filed
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.entries[..])
+    }
+
+    #[inline]
+    fn entry(&self, place: usize) -> Entry {
+        Entry::of(self.entries[place])
+    }
+
+    #[inline]
+    fn home(&self, tag: u32) -> usize {
+        (u64::from(tag) * self.entries.len() as u64 >> 32) as usize
+    }
+
+    #[inline]
+    fn after(&self, place: usize) -> usize {
+        if place + 1 == self.entries.len() { 0 } else { place + 1 }
+    }
+
+    /// Steps from one place on to another.
+    #[inline]
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.entries.len() - from }
+    }
+}
+
+fn places(max: u32) -> usize {
+    (max as usize * PLACES_PER_TWO).div_ceil(2).max(2)
+}
+
+#[inline]
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    impl Index {
+        /// The invariant.
+        fn check(&self) {
+            for place in 0..self.entries.len() {
+                let entry = self.entry(place);
+                if entry.slot == NO_SLOT {
+                    continue;
+                }
+                let mut between = self.home(entry.tag);
+                while between != place {
+                    assert_ne!(self.entry(between).slot, NO_SLOT, "a gap before place {place}");
+                    between = self.after(between);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Hashes of a few places, so that runs meet, wrap and close over holes.
+        #[test]
+        fn it_finds_what_a_map_finds_whatever_comes_and_goes(
+            steps in prop::collection::vec((any::<bool>(), 0u32..24, 0u64..9), 1..300),
+        ) {
+            let mut index = Index::new(24);
+            let mut filed: BTreeMap<u32, u64> = BTreeMap::new();
+            for (come, slot, hash) in steps {
+                let hash = hash << 61 | u64::from(slot);
+                match (come, filed.get(&slot).copied()) {
+                    (true, None) => {
+                        index.insert(hash, slot);
+                        filed.insert(slot, hash);
+                    }
+                    (true, Some(_)) => {}
+                    (false, Some(hash)) => {
+                        prop_assert!(index.remove(hash, slot));
+                        filed.remove(&slot);
+                    }
+                    (false, None) => prop_assert!(!index.remove(hash, slot)),
+                }
+                index.check();
+                prop_assert_eq!(index.len(), filed.len());
+                for slot in 0..24 {
+                    let hash = filed.get(&slot).copied();
+                    let found = index.find(hash.unwrap_or(3 << 61), |found| found == slot);
+                    prop_assert_eq!(found, hash.map(|_| slot));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_index_still_finds_and_misses() {
+        let mut index = Index::new(1000);
+        let hash = |slot: u32| u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (0..1000).for_each(|slot| index.insert(hash(slot), slot));
+        index.check();
+        assert!((0..1000).all(|slot| index.find(hash(slot), |it| it == slot) == Some(slot)));
+        assert!((1000..2000).all(|slot| index.find(hash(slot), |it| it == slot).is_none()));
+        assert!((0..1000).all(|slot| index.remove(hash(slot), slot)));
+        assert_eq!(index.len(), 0);
+    }
+}

@@ -1,0 +1,228 @@
+//! Connections in TIME-WAIT that owe nothing: out of the table, so that its slots are for those
+//! that still do something, and out of the wheel, because all wait equally long.
+//!
+//! They stand in a ring in the order in which they end. One that ends early, by RST or by the SYN
+//! of its successor, leaves its place empty until the ring comes round to it. When the ring is full
+//! the oldest gives way, and is counted: to keep it would be to refuse somebody who is here now.
+//! (The kernel, at `tcp_max_tw_buckets`, gives up the newest.)
+
+use super::index::Index;
+use crate::flow::FlowKey;
+use crate::rng::Secret;
+use crate::tcp::TimeWait;
+use crate::time::Instant;
+use crate::wire::Family;
+
+/// The connections of an engine that are in TIME-WAIT and owe nothing.
+pub struct Waits {
+    secret: Secret,
+    index: Index,
+    /// Grows up to `max` as it is used, within memory that was reserved at the start.
+    ring: Vec<TimeWait>,
+    max: usize,
+    /// The place of the oldest, if there is one.
+    head: usize,
+    /// Places from the head on that are in use, empty ones among them.
+    used: usize,
+}
+
+impl Waits {
+    /// Room for `max`, found by the same secret as in the table.
+    ///
+    /// # Panics
+    /// If `max` is zero.
+    pub fn new(max: u32, secret: Secret) -> Waits {
+        assert!(max > 0);
+        let (ring, max_places) = (Vec::with_capacity(max as usize), max as usize);
+        Waits { secret, index: Index::untouched(max), ring, max: max_places, head: 0, used: 0 }
+    }
+
+    /// Files one that ends no earlier than all that are here; answers the one that gave way to it.
+    pub fn push(&mut self, wait: TimeWait) -> Option<TimeWait> {
+        let given_up = if self.used == self.max { self.pop() } else { None };
+        let place = (self.head + self.used) % self.max;
+        match self.ring.get_mut(place) {
+            Some(free) => *free = wait,
+            None => self.ring.push(wait),
+        }
+        self.used += 1;
+        self.index.insert(wait.key.bucket(&self.secret), place as u32);
+        given_up
+    }
+
+    /// The place of `key`, whose hash is `hash`.
+    #[inline]
+    pub fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
+        if self.index.len() == 0 {
+            return None;
+        }
+        self.index.find(hash, |place| self.ring[place as usize].key == *key)
+    }
+
+    /// What waits at a place that [`Waits::find`] answered.
+    pub fn get(&self, place: u32) -> &TimeWait {
+        &self.ring[place as usize]
+    }
+
+    /// Changes what waits at a place, not its key nor its end.
+    pub fn set(&mut self, place: u32, wait: TimeWait) {
+        assert!(self.ring[place as usize].key == wait.key);
+        self.ring[place as usize] = wait;
+    }
+
+    /// Takes out what waits at a place that [`Waits::find`] answered.
+    pub fn take(&mut self, place: u32) -> TimeWait {
+        let wait = std::mem::take(&mut self.ring[place as usize]);
+        assert!(self.index.remove(wait.key.bucket(&self.secret), place), "it is filed");
+        wait
+    }
+
+    /// Takes out the oldest, if its time is over.
+    pub fn expire(&mut self, now: Instant) -> Option<TimeWait> {
+        while self.used > 0 {
+            let oldest = &self.ring[self.head];
+            if !is_empty(oldest) && oldest.until(now) > now {
+                return None;
+            }
+            if let Some(wait) = self.pop() {
+                return Some(wait);
+            }
+        }
+        None
+    }
+
+    /// When [`Waits::expire`] will next have something to do, or a little earlier.
+    pub fn next(&self, now: Instant) -> Instant {
+        match self.ring.get(self.head) {
+            Some(oldest) if self.used > 0 && is_empty(oldest) => now,
+            Some(oldest) if self.used > 0 => oldest.until(now),
+            Some(_) | None => Instant::NEVER,
+        }
+    }
+
+    /// Number of connections.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Bytes that one takes, its share of the index included.
+    pub fn bytes_each(&self) -> usize {
+        size_of::<TimeWait>() + self.index.bytes() / self.max
+    }
+
+    /// Ends of connections that have an address with a number.
+    pub fn numbers(&self) -> usize {
+        let six = |wait: &&TimeWait| wait.key.family() == Family::V6;
+        2 * self.ring.iter().filter(six).count()
+    }
+
+    /// Every connection is found by its key, and there are as many as are filed.
+    ///
+    /// # Panics
+    /// If not: a bug of ours.
+    pub fn check(&self) {
+        let mut live = 0;
+        for (place, wait) in self.ring.iter().enumerate().filter(|(_, wait)| !is_empty(wait)) {
+            live += 1;
+            let found = self.find(&wait.key, wait.key.bucket(&self.secret));
+            assert_eq!(found, Some(place as u32), "{wait:?} is found");
+        }
+        assert_eq!(live, self.len());
+        assert!(live <= self.used && self.used <= self.max);
+    }
+
+    /// Frees the place of the oldest; answers who was there, if anybody still was.
+    fn pop(&mut self) -> Option<TimeWait> {
+        let place = self.head;
+        self.head = (self.head + 1) % self.max;
+        self.used -= 1;
+        (!is_empty(&self.ring[place])).then(|| self.take(place as u32))
+    }
+}
+
+/// No connection has port 0.
+fn is_empty(wait: &TimeWait) -> bool {
+    wait.key == FlowKey::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::time_wait::tests::in_time_wait;
+    use crate::time::Span;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn key(port: u16) -> FlowKey {
+        FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80))
+    }
+
+    fn wait(port: u16, until: Instant) -> TimeWait {
+        in_time_wait(key(port), until).freeze()
+    }
+
+    proptest! {
+        /// The model is a queue of (port, when it began): pushed in order, taken from anywhere.
+        #[test]
+        fn the_ring_does_what_a_queue_does(
+            acts in prop::collection::vec((0u8..4, 1u16..12, 0u64..40), 1..200),
+        ) {
+            let secret = Secret::from_seed(1);
+            let mut waits = Waits::new(8, secret);
+            let mut model: VecDeque<(u16, Instant)> = VecDeque::new();
+            let mut now = Instant::ZERO;
+            let length = Span::from_millis(60);
+            let hash = |port| key(port).bucket(&secret);
+            for (act, port, pass) in acts {
+                let known = model.iter().position(|(other, _)| *other == port);
+                let found = waits.find(&key(port), hash(port));
+                prop_assert_eq!(found.is_some(), known.is_some());
+                match (act, known) {
+                    (0 | 1, None) => {
+                        let given_up = waits.push(wait(port, now + length));
+                        if let Some(given_up) = given_up {
+                            prop_assert_eq!(Some(given_up.key.local_port), model.pop_front().map(|it| it.0));
+                        }
+                        model.push_back((port, now));
+                    }
+                    (2, Some(at)) => {
+                        let place = found.expect("it is known");
+                        prop_assert_eq!(waits.get(place).key, key(port));
+                        waits.take(place);
+                        model.remove(at);
+                    }
+                    (3, _) => {
+                        now = now + Span::from_millis(pass);
+                        while let Some(over) = waits.expire(now) {
+                            let (port, began) = model.pop_front().expect("the model has it too");
+                            prop_assert_eq!(over.key, key(port));
+                            prop_assert!(began + length <= now);
+                        }
+                        // What is left is not over, or by less than a tick.
+                        let left = model.front().map(|&(_, began)| began + length);
+                        prop_assert!(left.is_none_or(|end| end + Span::from_micros(66) > now));
+                    }
+                    _ => {}
+                }
+                waits.check();
+                prop_assert_eq!(waits.len(), model.len());
+                prop_assert!(model.is_empty() == (waits.next(now) == Instant::NEVER) || waits.next(now) == now);
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_gives_way_when_the_ring_is_full() {
+        let mut waits = Waits::new(2, Secret::from_seed(1));
+        let at = |seconds| Instant::ZERO + Span::from_secs(seconds);
+        assert_eq!(waits.push(wait(1, at(1))), None);
+        assert_eq!(waits.push(wait(2, at(2))), None);
+        assert_eq!(waits.push(wait(3, at(3))).map(|it| it.key), Some(key(1)));
+        // Ends are kept in ticks, rounded up.
+        let tick = Span::from_micros(66);
+        assert_eq!(waits.expire(at(1) + tick).map(|it| it.key), None);
+        assert_eq!(waits.expire(at(2) + tick).map(|it| it.key), Some(key(2)));
+        assert_eq!(waits.len(), 1);
+        assert!(waits.next(at(2)) >= at(3) && waits.next(at(2)) < at(3) + tick);
+    }
+}

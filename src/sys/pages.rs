@@ -1,0 +1,40 @@
+//! Memory for tables that are read at random: with pages of 4 kB every look-up in a large one would
+//! wait for the page's translation before it waits for the data.
+
+use std::mem::MaybeUninit;
+
+/// The size of the pages that a range must begin and end with (x86-64, arm64).
+const PAGE_BYTES: usize = 4096;
+
+/// `count` copies of `value`, touched now, in huge pages where the kernel has some to give
+/// (`/sys/kernel/mm/transparent_hugepage/enabled`).
+pub fn slab<T: Clone>(value: T, count: usize) -> Vec<T> {
+    let mut slab = Vec::with_capacity(count);
+    advise(slab.spare_capacity_mut());
+    slab.resize(count, value);
+    slab
+}
+
+/// Asks for huge pages under memory that was not touched yet. Nothing depends on the answer.
+fn advise<T>(memory: &mut [MaybeUninit<T>]) {
+    let start = (memory.as_mut_ptr() as usize).next_multiple_of(PAGE_BYTES);
+    let end = memory.as_mut_ptr_range().end as usize / PAGE_BYTES * PAGE_BYTES;
+    if start < end {
+        // SAFETY: the pages are all within memory that the caller lends; the advice changes what
+        // they are made of, not what they hold.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_holds_what_was_asked_for_whatever_its_size() {
+        for count in [0, 1, 511, 512, 513, 1 << 20] {
+            let slab = slab(7u64, count);
+            assert!(slab.len() == count && slab.iter().all(|&it| it == 7), "{count}");
+        }
+    }
+}
