@@ -4,7 +4,7 @@
 mod common;
 
 use common::running::{
-    OURS, Running, Turn, connect, has, kernel_server, lab, lab_with_queues, number, turn,
+    OURS, Running, Turn, connect, curl, has, kernel_server, lab, lab_with_queues, number, turn, wrk,
 };
 use common::{End, Lab, run, say};
 use serde_json::Value;

@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::flow::Rss;
 use crate::frame::Pool;
 use crate::stats::publish::Board;
+use crate::time::Instant;
 use crate::wire::ethernet::Mac;
 use crate::worker::Worker;
 use std::sync::Arc;
@@ -129,24 +130,24 @@ pub(super) fn alternate<C: Device, S: Device>(
             }
         }
     }
-    let server = Some(server_found(server, clock));
-    Found { client: Some(client_found(client, clock)), server, kernel: None }
+    let server = Some(server_found(server, clock.now()));
+    Found { client: Some(client_found(client, clock.now())), server, kernel: None }
 }
 
-/// What the server found.
+/// What the server found, its own part having been over at `over_at`.
 pub(super) fn server_found<D: Device>(
     server: Runner<D, Server>,
-    clock: &Clock,
+    over_at: Instant,
 ) -> (Finding, Served) {
-    let (finding, app) = server.finish(clock.now());
+    let (finding, app) = server.finish(over_at);
     (finding, *app.served())
 }
 
-/// What the client found.
+/// What the client found, its own part having been over at `over_at`.
 pub(super) fn client_found<D: Device>(
     client: Runner<D, Client>,
-    clock: &Clock,
+    over_at: Instant,
 ) -> (Finding, Results) {
-    let (finding, app) = client.finish(clock.now());
+    let (finding, app) = client.finish(over_at);
     (finding, app.results().clone())
 }

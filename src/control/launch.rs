@@ -237,7 +237,9 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
         // A core without a connection has nothing to do.
         (None, LinkName::Veth) => cores.len().min(plan.drive.connections as usize),
     };
-    if cores.is_empty() || cores.len() < threads {
+    // Beyond two, threads on a link in memory make way for each other.
+    let enough = cores.len() >= threads || (plan.link == LinkName::Memory && threads > 2);
+    if cores.is_empty() || !enough {
         return Err(Failure::Environment(format!(
             "{threads} threads need as many cores, and there are {}: --threads, or --cpus",
             cores.len()
@@ -245,21 +247,20 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
     }
     let run = Run::start()?;
     match plan.link {
-        LinkName::Memory => bench_memory(plan, &run, &cores[..threads]),
+        LinkName::Memory => bench_memory(plan, &run, threads, &cores),
         LinkName::Veth if plan.peer == PeerName::Kernel => bench_veth(plan, &run, &cores),
         LinkName::Veth => bench_veth(plan, &run, &cores[..threads]),
     }
 }
 
-fn bench_memory(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure> {
-    let bench = run.bench(plan, 1);
-    let members = match *cores {
-        [core] => memory::one_thread(bench.clone(), core),
-        [first, second, ..] => {
-            memory::two_threads(&bench, [first, second]).map_err(Failure::Run)?
-        }
-        [] => Vec::new(),
+fn bench_memory(plan: &BenchPlan, run: &Run, threads: usize, cores: &[u32]) -> Result<(), Failure> {
+    let bench = run.bench(plan, threads.div_ceil(2));
+    let members = match (threads, cores) {
+        (1, &[core, ..]) => Ok(memory::one_thread(bench.clone(), core)),
+        (2, &[first, second, ..]) => memory::two_threads(&bench, [first, second]),
+        (threads, cores) => memory::many_threads(&bench, threads, cores),
     };
+    let members = members.map_err(Failure::Run)?;
     let sides = run.crew(members, &bench.board, &plan.output, plan.drive.rate)?;
     finish_bench(plan, &sides, Comparison::default())
 }
