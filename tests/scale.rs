@@ -6,18 +6,22 @@ use shakedown::app::client::{Client, Close, Load, Workload};
 use shakedown::app::results::Results;
 use shakedown::app::server::{Server, Service};
 use shakedown::device::mesh::{self, Mesh};
+use shakedown::device::{Device, Report};
 use shakedown::engine::{Config, Engine, Listener, Subnet};
 use shakedown::flow::Rss;
 use shakedown::flow::rss::KEY_BYTES;
 use shakedown::flow::tuples::{Range, Ranges, Target};
-use shakedown::frame::Pool;
+use shakedown::frame::{Burst, Pool};
+use shakedown::sim::monitor::{Referee, Side};
 use shakedown::stats::Counters;
 use shakedown::tcp;
 use shakedown::time::{Instant, Span};
 use shakedown::wire::ethernet::Mac;
 use shakedown::wire::segment::Verify;
 use shakedown::worker::{self, Worker};
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
@@ -30,14 +34,54 @@ const V6: [IpAddr; 2] = [
 const RING_BURSTS: u32 = 2;
 const EACH: u64 = 200;
 const TURN: Span = Span::from_micros(10);
+const MSL: Span = Span::from_millis(2);
 
 /// Where a side's NIC puts a frame.
 type Spread = &'static dyn Fn(&[u8]) -> usize;
 
+/// A queue whose frames a referee sees, who knows nothing of workers.
+struct Tap {
+    inner: Mesh<Spread>,
+    side: Side,
+    referee: Rc<RefCell<Referee>>,
+    /// Frames at the front of the burst that the device has left and the referee has seen.
+    offered: usize,
+}
+
+impl Device for Tap {
+    fn rx(&mut self, now: Instant, pool: &mut Pool, rx: &mut Burst) {
+        let mut referee = self.referee.borrow_mut();
+        referee.begin_turn(self.side);
+        let before = rx.len();
+        self.inner.rx(now, pool, rx);
+        rx.frames()[before..]
+            .iter()
+            .for_each(|frame| referee.arrived(now, self.side, frame.bytes()));
+    }
+
+    fn tx(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
+        let mut referee = self.referee.borrow_mut();
+        tx.frames()[self.offered..]
+            .iter()
+            .for_each(|frame| referee.sent(now, self.side, frame.bytes()));
+        self.inner.tx(now, pool, tx);
+        self.offered = tx.len();
+    }
+
+    fn lent(&self) -> usize {
+        self.inner.lent()
+    }
+
+    fn report(&self) -> Report {
+        self.inner.report()
+    }
+}
+
 /// Both hosts of a run.
 struct Hosts {
-    clients: Vec<Worker<Mesh<Spread>, Client>>,
-    servers: Vec<Worker<Mesh<Spread>, Server>>,
+    clients: Vec<Worker<Tap, Client>>,
+    servers: Vec<Worker<Tap, Server>>,
+    referee: Rc<RefCell<Referee>>,
     frames: usize,
     now: Instant,
 }
@@ -78,7 +122,7 @@ fn config(end: usize, address: IpAddr) -> Config {
         ranges: None,
         keepalive: None,
         connections_max: 512,
-        tcp: tcp::Config { msl: Span::from_millis(2), ..tcp::Config::default() },
+        tcp: tcp::Config { msl: MSL, ..tcp::Config::default() },
         verify: Verify::All,
         seed: 1,
     }
@@ -109,12 +153,14 @@ fn server(run: &Run) -> (Config, Server) {
 
 /// The workers of one host, in a ring.
 fn host<A: App>(
-    devices: Vec<Mesh<Spread>>,
+    queues: Vec<Mesh<Spread>>,
+    (side, referee): (Side, &Rc<RefCell<Referee>>),
     pools: &mut Vec<Pool>,
     build: impl Fn(u16) -> (Config, A),
-) -> Vec<Worker<Mesh<Spread>, A>> {
-    let places = worker::ring(devices.len() as u16);
-    let workers = devices.into_iter().zip(places).enumerate().map(|(index, (device, place))| {
+) -> Vec<Worker<Tap, A>> {
+    let places = worker::ring(queues.len() as u16);
+    let workers = queues.into_iter().zip(places).enumerate().map(|(index, (inner, place))| {
+        let device = Tap { inner, side, referee: Rc::clone(referee), offered: 0 };
         let (config, app) = build(index as u16);
         let engine = Engine::new(config, app, Instant::ZERO);
         let mut worker = Worker::new(device, engine, pools.pop().unwrap());
@@ -132,9 +178,12 @@ impl Hosts {
         let mut pools = Pool::several(run.clients + run.servers, frames, 1500).unwrap();
         let umem = pools[0].umem().clone();
         let [nears, fars] = mesh::mesh(&umem, queues, RING_BURSTS, [spread(&far), spread(&near)]);
+        let referee = Rc::new(RefCell::new(Referee::new(MACS, MSL)));
+        let (near_end, far_end) = ((Side::A, &referee), (Side::B, &referee));
         Hosts {
-            clients: host(nears, &mut pools, |share| client(run, share, &near)),
-            servers: host(fars, &mut pools, |_| server(run)),
+            clients: host(nears, near_end, &mut pools, |share| client(run, share, &near)),
+            servers: host(fars, far_end, &mut pools, |_| server(run)),
+            referee: Rc::clone(&referee),
             frames: frames as usize,
             now: Instant::ZERO,
         }
@@ -151,11 +200,12 @@ impl Hosts {
             assert!(self.now < Instant::ZERO + Span::from_secs(60), "{:?}", sum(&self.clients));
             turn(&mut self.clients, self.now, self.frames);
             turn(&mut self.servers, self.now, self.frames);
+            assert_eq!(self.referee.borrow().violation(), None, "law 4");
         }
     }
 }
 
-fn turn<A: App>(workers: &mut [Worker<Mesh<Spread>, A>], now: Instant, frames: usize) {
+fn turn<A: App>(workers: &mut [Worker<Tap, A>], now: Instant, frames: usize) {
     for worker in workers {
         worker.turn(now);
         assert_eq!(worker.frames(), frames, "law 1");
@@ -163,15 +213,15 @@ fn turn<A: App>(workers: &mut [Worker<Mesh<Spread>, A>], now: Instant, frames: u
     }
 }
 
-fn sum<A: App>(workers: &[Worker<Mesh<Spread>, A>]) -> Counters {
+fn sum<A: App>(workers: &[Worker<Tap, A>]) -> Counters {
     let mut sum = Counters::default();
     workers.iter().for_each(|worker| sum.add(&worker.engine.counters));
     sum
 }
 
-/// Runs it out: the counters of both hosts. Every connection has been opened, used and closed on
+/// Runs it out: the counters of both hosts, and the trace of the wire. Every connection has been opened, used and closed on
 /// both sides, none of it twice, and no worker did nothing.
-fn run(run: Run) -> (Counters, Counters) {
+fn run(run: Run) -> (Counters, Counters, u64) {
     let mut hosts = Hosts::new(&run);
     hosts.run_out();
     let total = EACH * run.clients as u64;
@@ -196,7 +246,8 @@ fn run(run: Run) -> (Counters, Counters) {
     // By the law of large numbers: a server that got less than half its part was left out.
     let fewest = hosts.servers.iter().map(|it| it.engine.counters.established).min().unwrap();
     assert!(fewest > total / run.servers as u64 / 2, "{fewest} of {total}");
-    (client, server)
+    let trace = hosts.referee.borrow().trace();
+    (client, server, trace)
 }
 
 /// Neighbor discovery has no ports: it comes to a host's first queue and goes round the ring.
@@ -211,7 +262,8 @@ fn discovery(workers: usize, asking: &Counters, peers: usize) -> u64 {
 #[test]
 fn with_source_ports_by_the_hash_nothing_strays_but_discovery() {
     for (addresses, seed) in [(V4, 1), (V4, 2), (V6, 3)] {
-        let (client, server) = run(Run { clients: 16, servers: 16, addresses, aware: true, seed });
+        let (client, server, _) =
+            run(Run { clients: 16, servers: 16, addresses, aware: true, seed });
         assert_eq!(client.strays_in, discovery(16, &client, 16), "seed {seed}");
         assert_eq!(server.strays_in, discovery(16, &server, 16), "seed {seed}");
     }
@@ -221,7 +273,7 @@ fn with_source_ports_by_the_hash_nothing_strays_but_discovery() {
 #[test]
 fn any_number_of_workers_is_brought_its_replies() {
     for (clients, servers) in [(3, 16), (16, 3), (5, 7), (12, 1), (1, 16)] {
-        let (client, server) =
+        let (client, server, _) =
             run(Run { clients, servers, addresses: V4, aware: true, seed: clients as u64 });
         assert_eq!(client.strays_in, discovery(clients, &client, servers), "{clients}:{servers}");
         assert_eq!(server.strays_in, discovery(servers, &server, clients), "{clients}:{servers}");
@@ -233,7 +285,7 @@ fn any_number_of_workers_is_brought_its_replies() {
 #[test]
 fn without_it_fifteen_of_sixteen_stray_and_all_are_delivered() {
     let all = Run { clients: 16, servers: 16, addresses: V4, aware: false, seed: 4 };
-    let (client, server) = run(all);
+    let (client, server, _) = run(all);
     let hops = client.strays_in - discovery(16, &client, 16);
     // From 0 to 15 places onward, all alike: 7.5 on average.
     let each = hops as f64 / client.in_segs as f64;
@@ -246,6 +298,5 @@ fn without_it_fifteen_of_sixteen_stray_and_all_are_delivered() {
 fn a_run_of_sixteen_is_repeated_by_its_seed() {
     let all = Run { clients: 16, servers: 16, addresses: V4, aware: false, seed: 5 };
     assert_eq!(run(all), run(all));
-    let other = run(Run { seed: 6, ..all });
-    assert_ne!(run(all).0.strays_in, other.0.strays_in);
+    assert_ne!(run(all).2, run(Run { seed: 6, ..all }).2);
 }
