@@ -2,9 +2,9 @@
 //! run's workers.
 //!
 //! A peer spreads its frames over our queues by a hash of its own, so a frame may arrive at a
-//! worker that has no connection for it. It is handed round the ring until a worker has; the last
-//! that it comes to answers it as a stack without that connection would. Connections never move,
-//! and a run with one worker has no ring.
+//! worker that has no connection for it. It is handed round the ring until a worker has, past those
+//! that can't; the last that it comes to answers it as a stack without that connection would.
+//! Connections never move, and a run with one worker has no ring.
 //!
 //! Two things a ring does not mend. A SYN that is sent again and comes to another worker opens a
 //! second half-open block: the peer's ACK fits one of the two and is handed on by the other, which
@@ -33,9 +33,9 @@ pub struct Worker<D, A: App> {
 
 /// A worker's place in a [`ring`].
 pub struct Place {
-    workers: u16,
-    inbox: Arc<Inbox>,
-    next: Arc<Inbox>,
+    index: u16,
+    /// One for each worker.
+    inboxes: Arc<[Inbox]>,
 }
 
 type Inbox = ArrayQueue<Stray>;
@@ -59,15 +59,11 @@ const INBOX_FRAMES: usize = 512;
 /// Strays taken a turn, so that they and what the device has do not starve each other.
 const STRAYS_MAX: usize = BURST_FRAMES_MAX / 2;
 
-/// Places for the `workers` workers of one run, in order: each hands on to the next, the last to
-/// the first. All memory is allocated here.
+/// Places for the `workers` workers of one run, in order; after the last comes the first. All
+/// memory is allocated here.
 pub fn ring(workers: u16) -> Vec<Place> {
-    let inboxes: Vec<_> = (0..workers).map(|_| Arc::new(Inbox::new(INBOX_FRAMES))).collect();
-    let nexts = inboxes.iter().cycle().skip(1);
-    let places = inboxes.iter().zip(nexts);
-    places
-        .map(|(inbox, next)| Place { workers, inbox: inbox.clone(), next: next.clone() })
-        .collect()
+    let inboxes: Arc<[Inbox]> = (0..workers).map(|_| Inbox::new(INBOX_FRAMES)).collect();
+    (0..workers).map(|index| Place { index, inboxes: Arc::clone(&inboxes) }).collect()
 }
 
 impl<D: Device, A: App> Worker<D, A> {
@@ -77,8 +73,9 @@ impl<D: Device, A: App> Worker<D, A> {
 
     /// Takes its place among the workers of a run. The only place of a ring is as none.
     pub fn join(&mut self, place: Place) {
-        self.engine.join(place.workers);
-        self.place = (place.workers > 1).then_some(place);
+        let workers = place.inboxes.len();
+        self.engine.join(workers as u16);
+        self.place = (workers > 1).then_some(place);
     }
 
     /// One turn. The only place where the three parts meet; answers true if any frame moved.
@@ -95,7 +92,8 @@ impl<D: Device, A: App> Worker<D, A> {
 
     /// Takes what other workers left here, ahead of what the device has: it is older.
     fn collect_strays(&mut self) {
-        let Some(Place { inbox, .. }) = &self.place else { return };
+        let Some(Place { index, inboxes }) = &self.place else { return };
+        let inbox = &inboxes[usize::from(*index)];
         let most = inbox.len().min(STRAYS_MAX).min(self.rx.room()).min(self.pool.len());
         for _ in 0..most {
             let Some(Stray { passes, len, bytes }) = inbox.pop() else { return };
@@ -109,13 +107,14 @@ impl<D: Device, A: App> Worker<D, A> {
     }
 
     fn hand_on_strays(&mut self) {
-        let Some(Place { next, .. }) = &self.place else { return };
-        let count = self.engine.strays.len();
-        for frame in self.engine.strays.drain(count) {
+        let Some(Place { index, inboxes }) = &self.place else { return };
+        for (places, frame) in self.engine.strays.drain(..) {
+            let to = usize::from(*index) + usize::from(places);
+            let inbox = &inboxes[to % inboxes.len()];
             let (passes, len) = (frame.passes(), frame.bytes().len());
             let mut stray = Stray { passes, len: len as u16, bytes: [0; STRAY_BYTES_MAX] };
             stray.bytes[..len].copy_from_slice(frame.bytes());
-            self.engine.counters.strays_dropped += u64::from(next.push(stray).is_err());
+            self.engine.counters.strays_dropped += u64::from(inbox.push(stray).is_err());
             self.pool.put(frame);
         }
     }
