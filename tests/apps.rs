@@ -98,8 +98,11 @@ impl Pair {
     }
 }
 
+const LOAD: Load =
+    Load { rate_per_second: None, connections: 50, held: 0, count: None, close: Close::Fin };
+
 fn load(close: Close) -> Load {
-    Load { rate_per_second: None, connections: 50, count: Some(COUNT), close }
+    Load { count: Some(COUNT), close, ..LOAD }
 }
 
 fn rr(bytes: u64, response_bytes: u64, count: u32) -> Workload {
@@ -183,8 +186,7 @@ fn a_handshake_and_teardown_takes_six_packets_and_by_rst_four() {
 /// of it late.
 #[test]
 fn a_rate_is_kept() {
-    let load =
-        Load { rate_per_second: Some(20_000.0), connections: 4000, count: None, close: Close::Fin };
+    let load = Load { rate_per_second: Some(20_000.0), connections: 4000, held: 0, ..LOAD };
     let mut pair = Pair::new(Service::Discard, Workload::Handshake, load);
     pair.run(Span::from_secs(1), |pair| pair.now >= Instant::ZERO + Span::from_millis(500));
     let app = &pair.client.engine.app;
@@ -195,7 +197,7 @@ fn a_rate_is_kept() {
 
 #[test]
 fn held_connections_are_all_open_until_the_stop_and_then_closed() {
-    let hold = Load { rate_per_second: None, connections: 1000, count: None, close: Close::Fin };
+    let hold = Load { connections: 1000, ..LOAD };
     let mut pair = Pair::new(Service::Echo, Workload::Hold, hold);
     pair.run(Span::from_secs(1), |pair| pair.server.engine.app.served().established == 1000);
     pair.run(Span::from_secs(2), |pair| pair.now >= Instant::ZERO + Span::from_millis(800));
@@ -204,6 +206,40 @@ fn held_connections_are_all_open_until_the_stop_and_then_closed() {
     pair.finish();
     assert_eq!(pair.client.engine.app.results().finished, 1000);
     assert_eq!(pair.server.engine.app.echo_rings_free(), CONNECTIONS_MAX as usize);
+}
+
+/// Goal: what is held is opened first and stays; only what comes and goes above it is in the
+/// results, and -n counts that alone.
+#[test]
+fn a_load_runs_over_connections_that_are_held() {
+    let load = Load { held: 300, count: Some(COUNT), ..LOAD };
+    let mut pair = Pair::new(Service::Discard, Workload::Handshake, load);
+    pair.run(Span::from_secs(5), |pair| pair.client.engine.app.done());
+    let client = &pair.client.engine;
+    assert!(client.app.ready());
+    assert_eq!((client.app.active(), client.live()), (0, 300));
+    let results = client.app.results();
+    assert_eq!((results.established, results.handshake.summary().count), (COUNT, COUNT));
+    assert_eq!(client.counters.established, COUNT + 300);
+    pair.client.engine.stop();
+    pair.finish();
+    assert_eq!(pair.client.engine.app.results().finished, COUNT + 300);
+}
+
+/// Goal: a walk that meets only held four-tuples for longer than a turn goes on where it stood, and
+/// refuses nothing until it has seen that none is free.
+#[test]
+fn a_long_run_of_taken_four_tuples_is_walked_past() {
+    let ports = 64_512;
+    let held = CONNECTIONS_MAX - 60;
+    let load = Load { held, connections: 50, count: Some(2 * ports), ..LOAD };
+    let mut pair = Pair::new(Service::Discard, Workload::Handshake, load);
+    pair.run(Span::from_secs(60), |pair| pair.client.engine.app.done());
+    let client = &pair.client.engine;
+    assert_eq!(client.app.results().established, 2 * ports, "more than a round of the walk");
+    assert_eq!(client.counters.launch_no_tuple, 0);
+    pair.client.engine.stop();
+    pair.finish();
 }
 
 /// Goal: a server that is stopped first finishes what is under way and closes what is idle.
@@ -216,8 +252,7 @@ fn a_server_that_stops_closes_its_connections_and_takes_no_new_ones() {
         Service::HalfClose,
         Service::Http { response_size: 10 },
     ] {
-        let hold =
-            Load { rate_per_second: None, connections: 20, count: Some(20), close: Close::Fin };
+        let hold = Load { connections: 20, count: Some(20), ..LOAD };
         let mut pair = Pair::new(service, Workload::Hold, hold);
         pair.run(Span::from_secs(1), |pair| pair.server.engine.app.served().established == 20);
         pair.server.engine.stop();
@@ -232,7 +267,7 @@ fn a_server_that_stops_closes_its_connections_and_takes_no_new_ones() {
 fn endless_streams_end_at_the_stop_and_every_byte_was_right() {
     for (up_bytes, down_bytes) in [(ENDLESS, 0), (0, ENDLESS), (ENDLESS, ENDLESS), (1000, ENDLESS)]
     {
-        let load = Load { rate_per_second: None, connections: 3, count: None, close: Close::Fin };
+        let load = Load { connections: 3, ..LOAD };
         let mut pair = Pair::new(Service::Stream, stream(up_bytes, down_bytes), load);
         let until = Instant::ZERO + Span::from_millis(50);
         pair.run(Span::from_secs(1), |pair| pair.now >= until);

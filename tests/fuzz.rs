@@ -124,7 +124,7 @@ fn client(rng: &mut Rng) -> Engine<Client> {
     let workload =
         vec![Workload::Handshake, http, rr, Workload::Hold].swap_remove(rng.below(4) as usize);
     let close = if rng.chance(0.5) { Close::Fin } else { Close::Rst };
-    let load = Load { rate_per_second: None, connections: 12, count: None, close };
+    let load = Load { rate_per_second: None, connections: 12, held: 0, count: None, close };
     Engine::new(config, Client::new(workload, load, rng.next()), Instant::ZERO)
 }
 

@@ -80,7 +80,7 @@ fn run<D: Device>(
     // For connections whose RST was lost.
     let second = Span::from_secs(1);
     setup.b.listeners[0].keepalive = Some(Keepalive { idle: second, interval: second, probes: 3 });
-    let load = Load { rate_per_second: None, connections: 64, count: None, close };
+    let load = Load { rate_per_second: None, connections: 64, held: 0, count: None, close };
     let (pool_a, pool_b) = Pool::pair(2048).unwrap();
     let (link_a, link_b) = link::pair(pool_a.umem(), 256);
     let (dev_a, dev_b) = (wrap(link_a, &pool_a), wrap(link_b, &pool_b));

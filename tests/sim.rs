@@ -82,7 +82,7 @@ fn rr(request_bytes: u64, response_bytes: u64) -> Workload {
 
 /// `count` connections, up to five at a time.
 fn load(count: u64, close: Close) -> Load {
-    Load { rate_per_second: None, connections: 5, count: Some(count), close }
+    Load { rate_per_second: None, connections: 5, held: 0, count: Some(count), close }
 }
 
 /// A setup in which only bad luck beyond belief, and no timer of its own, fails a connection. What

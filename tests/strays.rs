@@ -145,8 +145,13 @@ fn clients(own: &[Lane], peers: &[Lane], spread: Spread, each: u64) -> Vec<Worke
             rss: None,
         };
         let workload = Workload::Rr { request_bytes: 100, response_bytes: 100, count: 2 };
-        let load =
-            Load { rate_per_second: None, connections: 20, count: Some(each), close: Close::Fin };
+        let load = Load {
+            rate_per_second: None,
+            connections: 20,
+            held: 0,
+            count: Some(each),
+            close: Close::Fin,
+        };
         let config = Config { ranges: Some(ranges), ..config(CLIENT, CLIENT_MAC) };
         (config, Client::new(workload, load, 7))
     })

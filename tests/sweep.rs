@@ -96,6 +96,7 @@ fn one_life(seed: u64, captures: Option<PathBuf>) -> Tally {
     let load = Load {
         rate_per_second: None,
         connections: at_a_time,
+        held: 0,
         count: Some(connections),
         close: Close::Fin,
     };

@@ -108,7 +108,8 @@ fn transfer(congestion: Congestion, loss: f64, round_trip_ms: u64) -> (f64, u64)
     setup.pool_frames = 16_384;
     setup.ring_frames = 1024;
     let workload = Workload::Rr { request_bytes: STREAM_BYTES, response_bytes: 0, count: 1 };
-    let load = Load { rate_per_second: None, connections: 1, count: Some(1), close: Close::Fin };
+    let load =
+        Load { rate_per_second: None, connections: 1, held: 0, count: Some(1), close: Close::Fin };
     let server = Server::new(vec![Service::Discard], 2);
     let mut sim = Sim::new(setup, Client::new(workload, load, 1), server);
     let whole = |sim: &Sim<Client, Server>| sim.b.engine.counters.rx_payload_bytes == STREAM_BYTES;

@@ -4,6 +4,7 @@
 //! At a rate, each connection has a due time that does not depend on the others. One that can't be
 //! launched in time is launched as soon as it can be, and its latency counts from when it was due.
 
+pub use super::load::{Close, Load, Workload};
 use super::results::Results;
 use super::schedule::Schedule;
 use super::{App, Conn, Launch, Owes, Refusal, get, rr, transfer};
@@ -17,44 +18,6 @@ const REFUSED_PAUSE: Span = Span::from_millis(1);
 /// A launch this far behind its due time counts as late: above the jitter of a poll loop.
 const LATE: Span = Span::from_millis(1);
 
-/// What goes on over a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Workload {
-    /// Open, close.
-    Handshake,
-    /// GET `path`, `requests` times a connection; the response is to have status 200 and, if given,
-    /// so many bytes.
-    Http { host: String, path: String, requests: u32, response_bytes: Option<u64> },
-    /// `count` times a request and a response. The server is an echo if both are the same size
-    /// (every byte is then compared), and a discard if there is no response.
-    Rr { request_bytes: u64, response_bytes: u64, count: u32 },
-    /// Open, and stay until the run stops. What ends before is opened anew.
-    Hold,
-    /// So many bytes up and down over each connection, or to the end of the run
-    /// ([`ENDLESS`](super::stream::ENDLESS)). The server is a `stream`.
-    Stream { up_bytes: u64, down_bytes: u64 },
-}
-
-/// How many connections, how fast, and how they are closed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Load {
-    /// Connections a second, evenly spaced; as fast as `connections` allows if `None`.
-    pub rate_per_second: Option<f64>,
-    /// Connections at a time, those in TIME-WAIT not counted.
-    pub connections: u32,
-    /// Connections in all; without end if `None`. At a rate, one that is refused counts; in a
-    /// closed loop it is tried again.
-    pub count: Option<u64>,
-    pub close: Close,
-}
-
-/// How the client ends a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
-    Fin,
-    Rst,
-}
-
 /// A client.
 pub struct Client {
     workload: Plan,
@@ -63,8 +26,14 @@ pub struct Client {
     schedule: Option<Schedule>,
     /// A closed loop launches nothing before this.
     not_before: Instant,
-    /// Connections launched and not ended.
+    /// Connections launched and not ended, those to be held left out.
     active: u32,
+    /// Connections to be held that were launched and have not ended.
+    holding: u32,
+    /// Those of them that are established.
+    held: u32,
+    /// As many as asked for were held once: the load has begun.
+    ready: bool,
     /// Connections launched, and at a rate also those refused.
     offered: u64,
     salt: u32,
@@ -82,6 +51,8 @@ pub struct State {
     /// Transactions done.
     done: u32,
     stage: Stage,
+    /// Not of the workload: to be held.
+    held: bool,
     exchange: Exchange,
 }
 
@@ -163,6 +134,9 @@ impl Client {
             schedule: load.rate_per_second.map(|rate| Schedule::new(rate, seed)),
             not_before: Instant::ZERO,
             active: 0,
+            holding: 0,
+            held: 0,
+            ready: load.held == 0,
             offered: 0,
             salt: seed as u32,
             stopped: false,
@@ -175,15 +149,20 @@ impl Client {
         &self.results
     }
 
-    /// Connections launched and not ended.
+    /// Connections launched and not ended, those to be held left out.
     pub fn active(&self) -> u32 {
         self.active
+    }
+
+    /// The load has begun: what is to be held is.
+    pub fn ready(&self) -> bool {
+        self.ready
     }
 
     /// Connections that are due by `now` and were not launched, because of the limit of connections
     /// or the machine's. They are in nobody's latency.
     pub fn backlog(&self, now: Instant) -> u64 {
-        let left = self.left();
+        let left = if self.has_all() { 0 } else { self.left() };
         self.schedule.as_ref().map_or(0, |schedule| schedule.backlog(now).min(left))
     }
 
@@ -191,6 +170,11 @@ impl Client {
     /// ended.
     pub fn done(&self) -> bool {
         self.left() == 0 && self.active == 0
+    }
+
+    /// All that were to be open, and to stay so, are.
+    fn has_all(&self) -> bool {
+        matches!(self.workload, Plan::Hold) && self.active >= self.load.connections
     }
 
     /// Connections still to be offered.
@@ -261,6 +245,18 @@ impl Client {
         }
     }
 
+    /// One that was to be held is over. Unless the run is, another takes its place.
+    fn held_ended(&mut self, state: &State, end: End) {
+        self.holding -= 1;
+        self.held -= u32::from(state.stage != Stage::Opening);
+        if end == End::Finished {
+            self.results.finished += 1;
+        } else if !(end == End::Aborted && state.stage == Stage::Closed) {
+            self.results.failed.count(end);
+        }
+        self.results.reopened += u64::from(state.stage != Stage::Opening && !self.stopped);
+    }
+
     /// The peer's FIN may be the end of the connection too, if ours was sent before: then it is
     /// told as that alone.
     fn conclude(&mut self, now: Instant, state: &mut State, end: End) {
@@ -299,6 +295,15 @@ impl App for Client {
     type State = State;
 
     fn established(&mut self, conn: &mut Conn<'_, State>) {
+        if conn.state.held {
+            conn.state.stage = Stage::Running;
+            self.held += 1;
+            self.ready |= self.held == self.load.held;
+            if self.stopped {
+                self.close(conn);
+            }
+            return;
+        }
         self.results.established += 1;
         self.results.handshake.record(conn.now().since(conn.state.started));
         conn.state.stage = Stage::Running;
@@ -334,6 +339,9 @@ impl App for Client {
         if conn.state.stage == Stage::Closed {
             return;
         }
+        if conn.state.held {
+            return self.close(conn);
+        }
         let progress = match (&self.workload, &conn.state.exchange) {
             (Plan::Http(plan, _), Exchange::Http(state)) => {
                 plan.peer_closed(state, &mut self.results)
@@ -366,6 +374,13 @@ impl App for Client {
     }
 
     fn ended(&mut self, now: Instant, state: &mut State, end: End) {
+        if state.held {
+            return self.held_ended(state, end);
+        }
+        if let (true, Some(schedule)) = (self.has_all(), &mut self.schedule) {
+            // Until now there was nothing to be behind of.
+            schedule.skip_to(now);
+        }
         self.active -= 1;
         self.conclude(now, state, end);
         let by_choice = end == End::Aborted && state.stage == Stage::Closed;
@@ -393,11 +408,15 @@ impl App for Client {
         if self.left() == 0 {
             return None;
         }
+        if self.holding < self.load.held && self.not_before <= now {
+            self.holding += 1;
+            let state = State { started: now, held: true, ..State::default() };
+            return Some(Launch { state });
+        }
+        if !self.ready {
+            return None;
+        }
         if self.active >= self.load.connections {
-            if let (Plan::Hold, Some(schedule)) = (&self.workload, &mut self.schedule) {
-                // All are held: there is nothing to be behind of.
-                schedule.skip_to(now);
-            }
             return None;
         }
         let started = match &mut self.schedule {
@@ -420,7 +439,13 @@ impl App for Client {
         Some(Launch { state: State { started, exchange, ..State::default() } })
     }
 
-    fn refused(&mut self, now: Instant, _state: &mut State, why: Refusal) {
+    fn refused(&mut self, now: Instant, state: &mut State, why: Refusal) {
+        if state.held {
+            self.holding -= 1;
+            self.results.refused(why);
+            self.not_before = now + REFUSED_PAUSE;
+            return;
+        }
         self.active -= 1;
         self.results.launched -= 1;
         self.results.refused(why);
@@ -431,8 +456,12 @@ impl App for Client {
     }
 
     fn next_launch(&self, now: Instant) -> Instant {
-        if self.left() == 0 || self.active >= self.load.connections {
+        let to_hold = self.holding < self.load.held;
+        if self.left() == 0 || !to_hold && self.active >= self.load.connections {
             return Instant::NEVER;
+        }
+        if to_hold || !self.ready {
+            return if to_hold { self.not_before.max(now) } else { Instant::NEVER };
         }
         match &self.schedule {
             Some(schedule) => schedule.peek(now),
@@ -446,6 +475,7 @@ impl App for Client {
 
     fn drain(&mut self, conn: &mut Conn<'_, State>) {
         match (conn.state.stage, &self.workload) {
+            (Stage::Running, _) if conn.state.held => self.close(conn),
             (Stage::Running, Plan::Hold) => self.close(conn),
             (Stage::Running, Plan::Stream(plan)) => {
                 if let (Exchange::Stream(state), Close::Fin) =
@@ -471,7 +501,7 @@ mod tests {
     use crate::rng::Rng;
 
     const LOAD: Load =
-        Load { rate_per_second: None, connections: 10, count: None, close: Close::Fin };
+        Load { rate_per_second: None, connections: 10, held: 0, count: None, close: Close::Fin };
     const RR: Workload = Workload::Rr { request_bytes: 8, response_bytes: 8, count: 2 };
 
     fn at_us(micros: u64) -> Instant {

@@ -18,6 +18,7 @@ mod get;
 mod halfclose;
 mod head;
 mod http;
+mod load;
 pub mod pattern;
 pub mod results;
 mod rr;

@@ -123,6 +123,7 @@ pub fn client(drive: &Drive, stack: &Stack, share: Share) -> Client {
         rate_per_second: drive.rate.map(|rate| rate / f64::from(share.count)),
         // At least one: a client without a connection has nothing to do.
         connections: (share.of(u64::from(drive.connections)) as u32).max(1),
+        held: share.of(u64::from(drive.held)) as u32,
         count: drive.count.map(|count| share.of(count)),
         close: match drive.close {
             CloseName::Fin => Close::Fin,

@@ -6,7 +6,7 @@ use super::clock::Clock;
 use super::crew::Found;
 use super::nic::numbered;
 use super::plan::BenchPlan;
-use super::runner::{Finding, Orders, Runner, Term};
+use super::runner::{Finding, Milestones, Orders, Runner, Term};
 use super::value::Ports;
 use super::wrapped::{Wrapped, Wrappers};
 use crate::app::client::Client;
@@ -70,7 +70,7 @@ impl Bench {
         let worker = Worker::new(device, Engine::new(config, app, self.clock.now()), port.pool);
         let term = Term { duration: drive.duration, drain: stack.drain, until_empty: true };
         let (orders, board) = (Arc::clone(&self.orders), Arc::clone(&self.board));
-        Ok(Runner::new(worker, Client::done, term, orders, board, index))
+        Ok(Runner::new(worker, Milestones::client(), term, orders, board, index))
     }
 
     /// The server of worker `share`, stopped by `orders`.
@@ -93,7 +93,7 @@ impl Bench {
         let worker = Worker::new(device, Engine::new(config, app, self.clock.now()), port.pool);
         let term = Term { duration: None, drain: stack.drain, until_empty: true };
         let aside = Arc::new(Board::new(1));
-        Ok(Runner::new(worker, |_| false, term, Arc::clone(orders), aside, 0))
+        Ok(Runner::new(worker, Milestones::server(), term, Arc::clone(orders), aside, 0))
     }
 
     fn wrapped<D: Device>(

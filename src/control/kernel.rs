@@ -323,7 +323,8 @@ mod tests {
         let clock = Clock::start();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let remote = listener.local_addr().unwrap();
-        let load = Load { rate_per_second: None, connections: 4, count, close: Close::Fin };
+        let load =
+            Load { rate_per_second: None, connections: 4, held: 0, count, close: Close::Fin };
         let mut client = Host::client(Client::new(workload, load, 1), Some(remote), clock).unwrap();
         let mut server = Host::server(Server::new(vec![service], 10), listener, clock).unwrap();
         // However busy the machine is, the end is waited for.

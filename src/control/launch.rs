@@ -9,7 +9,7 @@ use super::nic::{Build, Crew, Nic, Part};
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::Side;
 use super::rival;
-use super::runner::Orders;
+use super::runner::{Milestones, Orders};
 use super::settings::{LinkName, Output, PeerName, Rival, WorkloadName};
 use super::signals::Signals;
 use super::veth::{Pair, Stage};
@@ -125,7 +125,7 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
         server: Some((finding, *app.served())),
         ..Found::default()
     };
-    let build = Build { app: &app, done: |_| false, found };
+    let build = Build { app: &app, milestones: Milestones::server, found };
     let (stack, duration, output) = (&plan.stack, plan.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };
     let members = nic.members(&crew, &build)?;
@@ -158,7 +158,7 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
         client: Some((finding, app.results().clone())),
         ..Found::default()
     };
-    let build = Build { app: &app, done: Client::done, found };
+    let build = Build { app: &app, milestones: Milestones::client, found };
     let (duration, output) = (drive.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };
     let members = nic.members(&crew, &build)?;

@@ -5,7 +5,7 @@ use super::crew::{Found, Job, Member};
 use super::homing::Homing;
 use super::launch::Run;
 use super::plan::{Drive, Service, Site, Stack, links};
-use super::runner::{Finding, Runner, Term};
+use super::runner::{Finding, Milestones, Runner, Term};
 use super::settings::{Mode, Output};
 use super::value::Ports;
 use super::wrapped::{Wrapped, Wrappers};
@@ -190,7 +190,7 @@ impl Nic {
         worker.join(place);
         let term = Term { duration, drain: stack.drain, until_empty: false };
         let (orders, board) = (Arc::clone(&run.orders), Arc::clone(board));
-        let mut runner = Runner::new(worker, build.done, term, orders, board, index);
+        let mut runner = Runner::new(worker, (build.milestones)(), term, orders, board, index);
         let found = build.found;
         Ok(Box::new(move |clock| {
             while runner.turn(clock.now()) {}
@@ -227,7 +227,7 @@ pub(super) struct Crew<'a> {
 /// What differs between a server's workers and a client's.
 pub(super) struct Build<'a, A> {
     pub app: &'a dyn Fn(Share, &mut Config) -> A,
-    pub done: fn(&A) -> bool,
+    pub milestones: fn() -> Milestones<A>,
     pub found: fn((Finding, A)) -> Found,
 }
 

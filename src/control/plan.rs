@@ -87,6 +87,8 @@ pub struct Drive {
     pub workload: WorkloadName,
     pub rate: Option<f64>,
     pub connections: u32,
+    /// Opened first, and held.
+    pub held: u32,
     pub count: Option<u64>,
     pub duration: Option<Span>,
     pub close: CloseName,
@@ -202,9 +204,9 @@ impl BenchPlan {
             }
             _ => {}
         }
-        let ([client, server], prefix_len) = links::bench(family.unwrap_or_default());
-        let network =
-            Network { addr: vec![Subnet::only(client, prefix_len)], ..Network::default() };
+        let most = run.max_connections.unwrap_or(CONNECTIONS_MAX_DEFAULT);
+        let (client, server) = links::bench(family.unwrap_or_default(), most);
+        let network = Network { addr: vec![client], ..Network::default() };
         let port = 80;
         let aim = Aim {
             target: vec![Target {
@@ -349,6 +351,7 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
         workload,
         rate,
         connections,
+        held,
         duration,
         count,
         close,
@@ -358,19 +361,10 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
         direction,
         bytes,
     } = load;
+    let held = held.unwrap_or(0);
     let workload = workload.unwrap_or_default();
-    let connections = match (connections, rate) {
-        (Some(connections), _) => connections,
-        (None, Some(_)) => connections_max,
-        (None, None) if workload == WorkloadName::Stream => 1,
-        (None, None) => 100.min(connections_max),
-    };
+    let connections = at_a_time(connections, rate, workload, held, connections_max)?;
     let (count, duration) = run_length(workload, bytes, connections, count, duration)?;
-    if connections == 0 || connections > connections_max {
-        return Err(format!(
-            "-c {connections} must be from 1 to --max-connections, {connections_max}"
-        ));
-    }
     let path = path.unwrap_or_else(|| "/".to_string());
     if !path.starts_with('/') || path.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
         return Err(format!("--path `{path}` must start with / and hold no space"));
@@ -399,6 +393,7 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
         workload,
         rate,
         connections,
+        held,
         count,
         duration,
         close: close.unwrap_or_default(),
@@ -408,6 +403,31 @@ fn drive(aim: Aim, load: Load, connections_max: u32) -> Result<Drive, String> {
         direction: direction.unwrap_or_default(),
         bytes,
     })
+}
+
+/// How many connections there are to be at a time, above those that are `held`.
+fn at_a_time(
+    asked: Option<u32>,
+    rate: Option<f64>,
+    workload: WorkloadName,
+    held: u32,
+    most: u32,
+) -> Result<u32, String> {
+    let connections = match (asked, rate) {
+        (Some(connections), _) => connections,
+        (None, Some(_)) => most.saturating_sub(held).max(1),
+        (None, None) if workload == WorkloadName::Stream => 1,
+        (None, None) => 100.min(most),
+    };
+    if connections == 0 || connections > most {
+        return Err(format!("-c {connections} must be from 1 to --max-connections, {most}"));
+    }
+    if connections.saturating_add(held) > most {
+        return Err(format!(
+            "--held {held} and -c {connections} are more than --max-connections, {most}"
+        ));
+    }
+    Ok(connections)
 }
 
 /// How many connections there are to be, and for how long.

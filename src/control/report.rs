@@ -125,17 +125,17 @@ impl Side {
     }
 
     pub fn handshakes_per_second(&self) -> f64 {
-        self.per_second(self.found.at_stop.established)
+        self.per_second(self.found.counted.established)
     }
 
     /// Payload that the peer acknowledged up to the stop, in bits a second: RFC 6349's throughput.
     pub fn tx_bits_per_second(&self) -> f64 {
-        self.per_second(self.found.at_stop.tx_payload_bytes) * 8.0
+        self.per_second(self.found.counted.tx_payload_bytes) * 8.0
     }
 
     /// Payload that reached our application up to the stop, in bits a second.
     pub fn rx_bits_per_second(&self) -> f64 {
-        self.per_second(self.found.at_stop.rx_payload_bytes) * 8.0
+        self.per_second(self.found.counted.rx_payload_bytes) * 8.0
     }
 
     /// Share of the segments we sent that were sent for the first time, 0 to 1 (RFC 6349 s4.2's TCP
@@ -282,7 +282,7 @@ pub(super) mod tests {
         Finding {
             ran: Span::from_secs(2),
             drained: Span::from_millis(10),
-            at_stop: counters,
+            counted: counters,
             counters,
             turns: 100,
             busy_turns: 25,

@@ -2,6 +2,7 @@
 //! and says what it found.
 //!
 //! ```text
+//!   Filling -- what is to be held is --> Running
 //!   Running -- ordered, done, or out of time --> Draining -- nothing left, or too long --> Over
 //! ```
 //! Orders are looked at and counters published once a millisecond; between two looks there is
@@ -9,6 +10,8 @@
 
 use super::wrapped::Wrapped;
 use crate::app::App;
+use crate::app::client::Client;
+use crate::app::server::Server;
 use crate::device::{Device, Report};
 use crate::stats::Counters;
 use crate::stats::publish::{Board, Gauges};
@@ -48,7 +51,7 @@ pub struct Term {
 /// A worker under orders.
 pub struct Runner<D, A: App> {
     worker: Worker<Wrapped<D>, A>,
-    done: fn(&A) -> bool,
+    milestones: Milestones<A>,
     term: Term,
     orders: Arc<Orders>,
     board: Arc<Board>,
@@ -62,11 +65,34 @@ pub struct Runner<D, A: App> {
     idle: bool,
     started: Instant,
     stopped: Instant,
+    at_start: Counters,
     at_stop: Counters,
+}
+
+/// What a runner asks its application.
+pub struct Milestones<A> {
+    /// What has to come before the load has come; rates are taken from here on.
+    pub ready: fn(&A) -> bool,
+    /// It has nothing more to do of itself.
+    pub done: fn(&A) -> bool,
+}
+
+impl Milestones<Client> {
+    pub fn client() -> Milestones<Client> {
+        Milestones { ready: Client::ready, done: Client::done }
+    }
+}
+
+impl Milestones<Server> {
+    /// A server is ready from the start, and never done.
+    pub fn server() -> Milestones<Server> {
+        Milestones { ready: |_| true, done: |_| false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    Filling,
     Running,
     Draining,
     Over,
@@ -75,12 +101,12 @@ enum Phase {
 /// What a runner found.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// From the first turn to the stop: what rates are taken over.
+    /// From when it was ready to the stop: what rates are taken over.
     pub ran: Span,
     /// From the stop to the end of the last connection, or of patience.
     pub drained: Span,
-    /// Counters at the stop, for rates.
-    pub at_stop: Counters,
+    /// What was counted in that time.
+    pub counted: Counters,
     /// Counters at the very end.
     pub counters: Counters,
     pub turns: u64,
@@ -104,7 +130,7 @@ impl Finding {
     pub fn add(&mut self, other: &Finding) {
         self.ran = self.ran.max(other.ran);
         self.drained = self.drained.max(other.drained);
-        self.at_stop.add(&other.at_stop);
+        self.counted.add(&other.counted);
         self.counters.add(&other.counters);
         self.turns += other.turns;
         self.busy_turns += other.busy_turns;
@@ -131,11 +157,10 @@ fn slowness(mode: &str) -> usize {
 }
 
 impl<D: Device, A: App> Runner<D, A> {
-    /// `done` says when the application has nothing more to do of itself. Counters are published in
-    /// `row` of `board`.
+    /// Counters are published in `row` of `board`.
     pub fn new(
         worker: Worker<Wrapped<D>, A>,
-        done: fn(&A) -> bool,
+        milestones: Milestones<A>,
         term: Term,
         orders: Arc<Orders>,
         board: Arc<Board>,
@@ -144,19 +169,20 @@ impl<D: Device, A: App> Runner<D, A> {
         let frames = worker.frames();
         Runner {
             worker,
-            done,
+            milestones,
             term,
             orders,
             board,
             row,
             frames,
-            phase: Phase::Running,
+            phase: Phase::Filling,
             look_at: Instant::ZERO,
             turns: 0,
             busy_turns: 0,
             idle: false,
             started: Instant::ZERO,
             stopped: Instant::ZERO,
+            at_start: Counters::default(),
             at_stop: Counters::default(),
         }
     }
@@ -186,16 +212,21 @@ impl<D: Device, A: App> Runner<D, A> {
 
     /// Publishes, and goes on to the next phase if it is time to.
     fn look(&mut self, now: Instant) {
-        if self.turns == 1 {
+        let stop = self.orders.stop.load(Relaxed);
+        let Milestones { ready, done } = self.milestones;
+        if self.phase == Phase::Filling && (stop || ready(&self.worker.engine.app)) {
             self.started = now;
+            self.at_start = self.worker.engine.counters;
+            self.phase = Phase::Running;
         }
         self.look_at = now + LOOK_EVERY;
         self.publish();
         match self.phase {
+            Phase::Filling => {}
             Phase::Running => {
                 let ran = now.since(self.started);
                 let over = self.term.duration.is_some_and(|duration| ran >= duration);
-                if over || self.orders.stop.load(Relaxed) || (self.done)(&self.worker.engine.app) {
+                if over || stop || done(&self.worker.engine.app) {
                     self.stopped = now;
                     self.at_stop = self.worker.engine.counters;
                     self.worker.engine.stop();
@@ -235,7 +266,7 @@ impl<D: Device, A: App> Runner<D, A> {
         let finding = Finding {
             ran: self.stopped.since(self.started),
             drained: now.since(self.stopped),
-            at_stop: self.at_stop,
+            counted: self.at_stop.since(&self.at_start),
             counters: engine.counters,
             turns: self.turns,
             busy_turns: self.busy_turns,

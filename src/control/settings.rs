@@ -292,6 +292,9 @@ pub struct Load {
     /// Connections open at a time [default: 100; stream 1; with a rate: --max-connections]
     #[arg(short, long, value_name = "N", value_parser = value::number32)]
     pub connections: Option<u32>,
+    /// Open so many first, of which nothing more is asked, and hold them under the rest to the end
+    #[arg(long, value_name = "N", value_parser = value::number32)]
+    pub held: Option<u32>,
     /// Stop after this time [default: 10s, unless --count or --bytes is given or the workload is
     /// hold]
     #[arg(short, long, value_name = "TIME", value_parser = value::span)]

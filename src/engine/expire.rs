@@ -1,6 +1,6 @@
 //! What happens without a frame: timers, launches, and the drain of a run that is to stop.
 
-use super::{DRAINS_MAX, EXPIRIES_MAX, Engine};
+use super::{EXPIRIES_MAX, Engine};
 use crate::app::{App, Launch, Refusal};
 use crate::flow::Endpoints;
 use crate::tcp::{Env, Expiry, State};
@@ -10,9 +10,9 @@ use crate::time::Instant;
 /// their SYNs.
 const LAUNCHES_MAX: usize = 32;
 
-/// Four-tuples looked at for one launch. The walk meets each again only after all others, so the
-/// next ones are those that have rested longest: if they are all in use, so are the rest.
-const TUPLE_TRIES: usize = 16;
+/// Four-tuples looked at a turn. The walk meets each again only after all others; connections that
+/// are held were opened one after the other, and so stand in its way in one run, however long.
+const TUPLE_TRIES: u32 = 1024;
 
 impl<A: App> Engine<A> {
     /// Lets due timers fire.
@@ -67,17 +67,31 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Lets the application open connections.
+    /// Lets the application open connections. A four-tuple comes first: what the application asks
+    /// for is then either launched, or refused because a whole round of the walk found none free.
     pub(super) fn launch(&mut self, now: Instant) {
         if self.tuples.is_none() || self.stopping {
             return;
         }
+        let mut tries = TUPLE_TRIES;
         for _ in 0..LAUNCHES_MAX {
-            let Some(Launch { mut state }) = self.app.launch(now) else { return };
-            let refusal = match self.launch_one(now, state) {
-                Ok(()) => continue,
-                Err(refusal) => refusal,
+            if self.app.next_launch(now) > now {
+                return;
+            }
+            let tuple = self.free_tuple(&mut tries);
+            if tuple.is_none() && !self.is_exhausted() {
+                // The walk goes on in the next turn.
+                return;
+            }
+            let Some(Launch { mut state }) = self.app.launch(now) else {
+                self.drawn = tuple;
+                return;
             };
+            let launched = match &tuple {
+                Some(tuple) => self.open(now, tuple, state),
+                None => Err(Refusal::NoTuple),
+            };
+            let Err(refusal) = launched else { continue };
             match refusal {
                 Refusal::NoTuple => self.counters.launch_no_tuple += 1,
                 Refusal::TableFull => self.counters.launch_table_full += 1,
@@ -87,15 +101,23 @@ impl<A: App> Engine<A> {
         }
     }
 
-    fn launch_one(&mut self, now: Instant, state: A::State) -> Result<(), Refusal> {
-        for _ in 0..TUPLE_TRIES {
-            let Some(endpoints) = self.draw() else { return Err(Refusal::NoTuple) };
-            match self.connect(now, &endpoints, state) {
-                Err(Refusal::NoTuple) => {}
-                launched => return launched,
+    /// The next four-tuple of the walk that is free.
+    fn free_tuple(&mut self, tries: &mut u32) -> Option<Endpoints> {
+        while *tries > 0 {
+            *tries -= 1;
+            let tuple = self.draw()?;
+            if !self.is_taken(&tuple) {
+                self.tuples_missed = 0;
+                return Some(tuple);
             }
+            self.tuples_missed += 1;
         }
-        Err(Refusal::NoTuple)
+        None
+    }
+
+    /// A whole round of the walk found nothing free, and nothing was since.
+    fn is_exhausted(&self) -> bool {
+        self.tuples.as_ref().is_none_or(|tuples| self.tuples_missed >= tuples.count())
     }
 
     /// The next four-tuple of the walk. The one after it is drawn as well, so that its place in the
@@ -110,10 +132,10 @@ impl<A: App> Engine<A> {
         endpoints
     }
 
-    /// While stopping: asks each connection once to close.
-    pub(super) fn drain(&mut self, now: Instant) {
+    /// While stopping: asks each connection once to close, at most so many now.
+    pub(super) fn drain(&mut self, now: Instant, most: u32) {
         let max = self.config.connections_max;
-        let end = self.drain_at.saturating_add(DRAINS_MAX).min(max);
+        let end = self.drain_at.saturating_add(most).min(max);
         for slot in self.drain_at..end {
             match self.tcb(slot).state() {
                 State::Closed | State::Listen | State::TimeWait => {}

@@ -161,8 +161,8 @@ impl<A: App> Engine<A> {
         Some(frame)
     }
 
-    /// A segment to a connection that has retired to TIME-WAIT. What is owed for it goes back in the
-    /// frame that it came in.
+    /// A segment to a connection that has retired to TIME-WAIT. What is owed for it goes back in
+    /// the frame that it came in.
     fn waits_for(
         &mut self,
         now: Instant,

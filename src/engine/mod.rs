@@ -18,6 +18,7 @@ mod egress;
 mod expire;
 mod index;
 mod ingress;
+mod leave;
 mod neighbors;
 mod routes;
 pub mod table;
@@ -29,7 +30,7 @@ use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
-use crate::tcp::{self, End, Keepalive, State, Tcb, TimeWait};
+use crate::tcp::{self, End, Keepalive, State, Tcb};
 use crate::time::{Instant, Span};
 use crate::timer::Wheel;
 use crate::wire::Family;
@@ -75,6 +76,8 @@ pub struct Engine<A: App> {
     tuples: Option<Tuples>,
     /// The four-tuple of the next launch.
     drawn: Option<Endpoints>,
+    /// Four-tuples in a row that were not free.
+    tuples_missed: u64,
     /// Listener by port.
     listeners: Box<[u16]>,
     waits: Waits,
@@ -121,6 +124,7 @@ impl<A: App> Engine<A> {
             neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
             drawn: None,
+            tuples_missed: 0,
             listeners,
             waits: Waits::new(config.connections_max, tables),
             in_time_wait: 0,
@@ -154,9 +158,9 @@ impl<A: App> Engine<A> {
         let behind = !self.ready.is_empty();
         self.ingress(now, pool, rx, tx);
         self.expire(now);
-        self.drain(now);
-        // More than can be sent is under way: more connections would only make all of them late,
-        // up to where their segments are taken for lost and sent again.
+        // More than can be sent is under way: more connections, or more of them closing, would only
+        // make all of them late, up to where their segments are taken for lost and sent again.
+        self.drain(now, if behind { 1 } else { DRAINS_MAX });
         if !behind {
             self.launch(now);
         }
@@ -185,12 +189,22 @@ impl<A: App> Engine<A> {
         endpoints: &Endpoints,
         state: A::State,
     ) -> Result<(), Refusal> {
+        if self.is_taken(endpoints) {
+            return Err(Refusal::NoTuple);
+        }
+        self.open(now, endpoints, state)
+    }
+
+    /// [`Engine::connect`] on a four-tuple that is free.
+    fn open(
+        &mut self,
+        now: Instant,
+        endpoints: &Endpoints,
+        state: A::State,
+    ) -> Result<(), Refusal> {
         // MUST-46.
         if !self.routes.is_one_host(endpoints.remote.ip()) {
             return Err(Refusal::NotAHost);
-        }
-        if self.find(endpoints).is_some() || self.waiting(endpoints).is_some() {
-            return Err(Refusal::NoTuple);
         }
         let hop = self.routes.next_hop(endpoints.local.ip(), endpoints.remote.ip());
         let neighbor = self.neighbors.number(hop, None, now).ok_or(Refusal::TableFull)?;
@@ -422,96 +436,15 @@ impl<A: App> Engine<A> {
         self.counters.sack_reneging = reneged;
     }
 
-    /// The application's connection is over although the block stays: TIME-WAIT.
-    fn begin_time_wait(&mut self, slot: u32, now: Instant) {
-        self.table.paths.reclaim(&mut self.table.tcbs[slot as usize]);
-        self.in_time_wait += 1;
-        self.counters.time_waits += 1;
-        self.counters.closed += 1;
-        self.counters.end_finished += 1;
-        self.app.ended(now, &mut self.table.states[slot as usize], End::Finished);
-    }
-
-    /// A connection that was in `before` is CLOSED now: counts it, tells the application, gives the
-    /// slot back.
-    fn end(&mut self, slot: u32, before: State, end: End, now: Instant) {
-        let counters = &mut self.counters;
-        match before {
-            State::SynSent | State::SynReceived => counters.attempt_fails += 1,
-            State::Established | State::CloseWait => counters.estab_resets += 1,
-            State::Closed
-            | State::Listen
-            | State::FinWait1
-            | State::FinWait2
-            | State::Closing
-            | State::LastAck
-            | State::TimeWait => {}
-        }
-        match end {
-            End::Finished => {
-                counters.closed += 1;
-                counters.end_finished += 1;
-            }
-            End::Reset => counters.end_reset += 1,
-            End::Refused => counters.end_refused += 1,
-            End::SynTimeout => counters.end_syn_timeout += 1,
-            End::DataTimeout => counters.end_data_timeout += 1,
-            End::KeepaliveTimeout => counters.end_keepalive_timeout += 1,
-            End::FinWait2Timeout => counters.end_fin_wait2_timeout += 1,
-            End::Aborted => counters.end_aborted += 1,
-            End::Unreachable => counters.end_unreachable += 1,
-        }
-        self.app.ended(now, &mut self.table.states[slot as usize], end);
-        self.discard(slot);
-    }
-
-    /// Takes a block out of the table; the slot is free as soon as its last words are sent.
-    fn discard(&mut self, slot: u32) {
-        self.wheel.cancel(slot);
-        self.table.unfile(slot);
-        if self.tcb(slot).owes() {
-            self.ready.push(&mut self.table.tcbs, slot);
-        }
-        self.release(slot);
-    }
-
-    /// A connection in TIME-WAIT has said its last word: it waits elsewhere from here on.
-    fn retire(&mut self, slot: u32) {
-        let tcb = &mut self.table.tcbs[slot as usize];
-        let wait = tcb.freeze();
-        tcb.abort();
-        self.neighbors.hold(wait.neighbor);
-        self.table.hosts.hold_again(&wait.key);
-        self.discard(slot);
-        self.in_time_wait -= 1;
-        self.wait(wait);
-    }
-
-    /// Files what is in TIME-WAIT behind all the others.
-    fn wait(&mut self, wait: TimeWait) {
-        if let Some(given_up) = self.waits.push(wait) {
-            self.counters.time_wait_overflows += 1;
-            self.forget(&given_up);
-        }
-    }
-
-    /// What held for a connection in TIME-WAIT holds no more.
-    fn forget(&mut self, wait: &TimeWait) {
-        self.neighbors.leave(wait.neighbor);
-        self.table.hosts.leave(&wait.key);
-    }
-
-    /// Gives the slot of a block that is out of the table back, and its share of the next hop,
-    /// unless a queue still has to come to it.
-    fn release(&mut self, slot: u32) {
-        if !self.table.is_queued(slot) {
-            self.neighbors.leave(self.tcb(slot).neighbor);
-            self.table.release(slot);
-        }
-    }
-
     fn find(&self, endpoints: &Endpoints) -> Option<u32> {
         self.table.find(&self.table.hosts.key_of(endpoints)?)
+    }
+
+    /// There is a connection between `endpoints`, or one in TIME-WAIT.
+    fn is_taken(&self, endpoints: &Endpoints) -> bool {
+        let Some(key) = self.table.hosts.key_of(endpoints) else { return false };
+        let hash = self.table.hash(&key);
+        self.table.find_hashed(&key, hash).is_some() || self.waits.find(&key, hash).is_some()
     }
 
     /// The place among those that have retired.

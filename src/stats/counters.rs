@@ -22,6 +22,11 @@ macro_rules! counters {
                 Counters { $($field,)* }
             }
 
+            /// What was counted since `earlier`.
+            pub fn since(&self, earlier: &Counters) -> Counters {
+                Counters { $($field: self.$field - earlier.$field,)* }
+            }
+
             /// Adds another core's counters.
             pub fn add(&mut self, other: &Counters) {
                 $(self.$field += other.$field;)*

@@ -1,7 +1,7 @@
 //! TIME-WAIT in 40 bytes: what is left of a connection once its last ACK is out (RFC 9293 s3.6.1).
 //!
-//! Nothing here acts. A segment that arrives is put to the [`Tcb`] that [`TimeWait::thaw`] makes for
-//! the moment, so that TIME-WAIT has no rules of its own; what came of it is frozen again.
+//! Nothing here acts. A segment that arrives is put to the [`Tcb`] that [`TimeWait::thaw`] makes
+//! for the moment, so that TIME-WAIT has no rules of its own; what came of it is frozen again.
 
 use super::state::State;
 use super::tcb::{Tcb, flag};
@@ -136,8 +136,8 @@ pub mod tests {
         /// Whatever arrives, the thawed connection does what the whole one would.
         #[test]
         fn nothing_that_arrives_tells_the_two_apart(
-            stamped: bool, later_ms in 0u64..50_000, flags: u8, seq in 0u32..300, ack in 900u32..1100,
-            window: u16, value in prop::option::of(0u32..20), len in 0u16..3,
+            stamped: bool, later_ms in 0u64..50_000, flags: u8, seq in 0u32..300,
+            ack in 900u32..1100, window: u16, value in prop::option::of(0u32..20), len in 0u16..3,
         ) {
             let config = Config::default();
             let mut paths = Paths::new(1, &config);

@@ -126,13 +126,27 @@ pub(super) fn reachable(
     Ok(())
 }
 
-/// The two ends of a bench, client and server, and the length of their prefix: from 198.18.0.0/15
-/// (RFC 2544) and 2001:2::/48 (RFC 5180), which are kept for benches.
-pub(super) fn bench(family: FamilyName) -> ([IpAddr; 2], u8) {
+/// Connections that a bench opens from one address: half of what it has ports for, so that a port
+/// rests in TIME-WAIT while others are used.
+const CONNECTIONS_PER_ADDRESS: u32 = 32_768;
+
+/// The two ends of a bench: the client's addresses, enough for `connections`, and the server's.
+/// From 198.18.0.0/15 (RFC 2544) and 2001:2::/48 (RFC 5180), which are kept for benches.
+pub(super) fn bench(family: FamilyName, connections: u32) -> (Subnet, IpAddr) {
+    let more = connections.saturating_sub(1) / CONNECTIONS_PER_ADDRESS;
     match family {
-        FamilyName::Ipv4 => ([1, 2].map(|host| Ipv4Addr::new(198, 18, 0, host).into()), 24),
+        FamilyName::Ipv4 => {
+            let first = Ipv4Addr::new(198, 18, 1, 1);
+            // Up to where the kernel's own begin.
+            let last = Ipv4Addr::from_bits(first.to_bits() + more.min(0xfe00));
+            let subnet = Subnet { last: last.into(), ..Subnet::only(first, 15) };
+            (subnet, Ipv4Addr::new(198, 18, 0, 2).into())
+        }
         FamilyName::Ipv6 => {
-            ([1, 2].map(|host| Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, host).into()), 64)
+            let host = |host: u32| Ipv6Addr::from_bits(u128::from(host) | 0x2001_0002_u128 << 96);
+            let subnet =
+                Subnet { last: host(0x100 + more).into(), ..Subnet::only(host(0x100), 64) };
+            (subnet, host(2).into())
         }
     }
 }
