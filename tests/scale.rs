@@ -140,8 +140,13 @@ fn client(run: &Run, share: u16, nic: &Arc<Rss>) -> (Config, Client) {
         rss: run.aware.then(|| Arc::clone(nic)),
     };
     let workload = Workload::Rr { request_bytes: 100, response_bytes: 100, count: 2 };
-    let load =
-        Load { rate_per_second: None, connections: 20, count: Some(EACH), close: Close::Fin };
+    let load = Load {
+        rate_per_second: None,
+        connections: 20,
+        held: 0,
+        count: Some(EACH),
+        close: Close::Fin,
+    };
     (Config { ranges: Some(ranges), ..config(0, local) }, Client::new(workload, load, run.seed))
 }
 
