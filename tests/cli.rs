@@ -182,17 +182,17 @@ fn a_bench_on_two_threads_agrees_with_itself() {
 }
 
 /// Goal: a side's workers are more than cores, and frames are spread over them by a hash. Every
-/// reply comes to the worker that asked; what strays is ARP alone, each request's answer and each
-/// worker's announcement to the three others.
+/// reply comes to the worker that asked; what strays is ARP alone: each request's answer, and each
+/// announcement, which is the only thing that nobody has a use for, to the three others.
 #[test]
 fn a_bench_on_more_threads_than_cores_agrees_with_itself_and_nothing_strays() {
     for workload in ["handshake", "http"] {
         let report = bench(&["-n", "4000", "--threads", "8", "--workload", workload]);
         holds_together(&report, 4000);
-        let asked = number(&report, "/client/counters/arp_requests_total");
-        for (side, arps) in [("client", asked + 4), ("server", 4)] {
+        for side in ["client", "server"] {
             let of = |name: &str| number(&report, &format!("/{side}/{name}"));
-            assert_eq!((of("workers"), of("frames_missing")), (4, 0));
+            let arps = of("counters/arp_requests_total") + of("counters/rx_not_ours_total");
+            assert!(arps < 100 && of("workers") == 4 && of("frames_missing") == 0);
             assert_eq!(of("counters/strays_in_total"), arps * 3, "{report:#}");
             assert_eq!(of("counters/strays_dropped_total"), 0);
         }
