@@ -7,6 +7,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+/// The sum of words that hold their bytes in network order, first byte highest.
+#[inline]
+pub fn sum_words(words: &[u32]) -> u64 {
+    words.iter().map(|&word| u64::from(word)).sum()
+}
+
 /// The sum of `bytes` as 16-bit words in network order; a last odd byte counts as if a zero
 /// followed it.
 #[inline]

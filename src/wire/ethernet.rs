@@ -70,17 +70,14 @@ impl Header {
     /// caller.
     #[inline]
     pub fn emit(&self, frame: &mut [u8]) -> usize {
-        frame[..6].copy_from_slice(&self.dst.0);
-        frame[6..12].copy_from_slice(&self.src.0);
-        let [t0, t1] = self.ethertype.to_be_bytes();
-        match self.vlan {
-            None => frame[12..14].copy_from_slice(&[t0, t1]),
-            Some(id) => {
-                assert!(id < 0x1000);
-                let [v0, v1] = ETHERTYPE_VLAN.to_be_bytes();
-                let [c0, c1] = id.to_be_bytes();
-                frame[12..18].copy_from_slice(&[v0, v1, c0, c1, t0, t1]);
-            }
+        let ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5]) = (self.dst.0, self.src.0);
+        let [t0, t1] = self.vlan.map_or(self.ethertype, |_| ETHERTYPE_VLAN).to_be_bytes();
+        let fixed = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1];
+        frame[..14].copy_from_slice(&fixed);
+        if let Some(id) = self.vlan {
+            assert!(id < 0x1000);
+            let ([c0, c1], [t0, t1]) = (id.to_be_bytes(), self.ethertype.to_be_bytes());
+            frame[14..18].copy_from_slice(&[c0, c1, t0, t1]);
         }
         header_len(self.vlan.is_some())
     }

@@ -116,14 +116,14 @@ pub fn emit(
 /// RFC 1122 s3.2.1.3: a source is one host's, and neither "this network" nor loopback leaves a
 /// host. So no SYN comes from anything else (RFC 9293 s3.9.2.3, MUST-63).
 #[inline]
-fn may_send(src: Ipv4Addr) -> bool {
+pub(super) fn may_send(src: Ipv4Addr) -> bool {
     let first = src.octets()[0];
     first != 0 && first != 127 && first < 224
 }
 
 /// As a source, but groups and the limited broadcast are allowed too; the rest of class E is not.
 #[inline]
-fn may_be_sent_to(dst: Ipv4Addr) -> bool {
+pub(super) fn may_be_sent_to(dst: Ipv4Addr) -> bool {
     let first = dst.octets()[0];
     first != 0 && first != 127 && (first < 240 || dst.is_broadcast())
 }

@@ -11,6 +11,9 @@ const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
 const USER_TIMEOUT: u8 = 28;
 
+/// Padding, kind and length of timestamps where there is nothing else.
+const TIMESTAMPS_ALONE: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
+
 /// Blocks that one header has room for.
 pub const SACK_BLOCKS_MAX: usize = 4;
 
@@ -56,12 +59,32 @@ impl Options {
         if bytes.is_empty() {
             return Ok(Options::default());
         }
-        // RFC 7323 appendix A: what nearly every segment has that has options at all.
-        if let [NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = *bytes {
-            let pair = (u32::from_be_bytes([v0, v1, v2, v3]), u32::from_be_bytes([e0, e1, e2, e3]));
-            return Ok(Options { timestamps: Some(pair), ..Options::default() });
+        match Options::only_timestamps(bytes) {
+            Some((options, _)) => Ok(options),
+            None => Options::parse_any(bytes),
         }
-        Options::parse_any(bytes)
+    }
+
+    /// RFC 7323 appendix A: what nearly every segment has that has options at all. With its words.
+    #[inline]
+    pub(super) fn only_timestamps(bytes: &[u8]) -> Option<(Options, [u32; 3])> {
+        let (bytes, []) = bytes.as_chunks::<4>() else { return None };
+        let [kinds, value, echo] = *<&[[u8; 4]; 3]>::try_from(bytes).ok()?;
+        if kinds != TIMESTAMPS_ALONE {
+            return None;
+        }
+        let pair = (u32::from_be_bytes(value), u32::from_be_bytes(echo));
+        let options = Options { timestamps: Some(pair), ..Options::default() };
+        Some((options, Options::timestamps_words(pair)))
+    }
+
+    /// Length of timestamps where there is nothing else, in bytes.
+    pub(super) const TIMESTAMPS_BYTES: usize = 12;
+
+    /// What [`Options::words`] answers for timestamps where there is nothing else.
+    #[inline]
+    pub(super) fn timestamps_words((value, echo): (u32, u32)) -> [u32; 3] {
+        [u32::from_be_bytes(TIMESTAMPS_ALONE), value, echo]
     }
 
     /// Out of the common path's way. The three that every TCP must know (MUST-4) among others;
@@ -139,7 +162,7 @@ impl Options {
         }
         match (self.timestamps, self.sack_permitted) {
             (Some(_), true) => words.push([SACK_PERMITTED, 2, TIMESTAMPS, 10]),
-            (Some(_), false) => words.push([NOP, NOP, TIMESTAMPS, 10]),
+            (Some(_), false) => words.push(TIMESTAMPS_ALONE),
             (None, true) => words.push([NOP, NOP, SACK_PERMITTED, 2]),
             (None, false) => {}
         }
