@@ -123,9 +123,10 @@ impl<D: Device, A: App> Worker<D, A> {
         let received = self.rx.len();
         self.engine.poll(now, &mut self.pool, &mut self.rx, &mut self.tx);
         self.hand_on_strays();
-        let sent = self.tx.len();
+        let ready = self.tx.len();
         self.dev.tx(now, &mut self.pool, &mut self.tx);
-        received + sent > 0
+        // What found no room has not moved: whoever is to make some may be waiting for this core.
+        received > 0 || self.tx.len() < ready
     }
 
     /// Takes what other workers left here, ahead of what the device has: it is older.
