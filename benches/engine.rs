@@ -10,6 +10,10 @@
 //! smoltcp looks at every socket for every packet, and for every socket that is added: at 100,000
 //! it takes a good part of a minute to begin. Narrow down (`-- engine/shakedown`) when only the
 //! engine is of interest.
+//!
+//! The floor sends the same six packets and remembers nothing. It has no established connections
+//! that lie idle, so beside 1,000 in flight stand as many of its own as are opened or closed at a
+//! time; a hundred thousand would be no other measurement.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
@@ -41,6 +45,9 @@ fn engine(criterion: &mut Criterion) {
     for in_flight in [1, 1_000, 100_000] {
         bench::<ours::Pair>(&mut group, "shakedown", in_flight);
         bench::<smoltcp_pair::Pair>(&mut group, "smoltcp", in_flight);
+    }
+    for in_flight in [1, 1_000] {
+        bench::<bottom::Pair>(&mut group, "floor", in_flight);
     }
     group.finish();
 }
@@ -113,6 +120,9 @@ mod ours {
                 self.live += 1;
                 Launch { state: () }
             })
+        }
+        fn next_launch(&self, now: Instant) -> Instant {
+            if self.live < self.in_flight { now } else { Instant::NEVER }
         }
         fn refused(&mut self, _now: Instant, _state: &mut (), why: Refusal) {
             panic!("the bench is to have room: {why:?}");
@@ -199,6 +209,63 @@ mod ours {
                     self.client.engine.prod(self.now, &endpoints, |_, conn| conn.close());
                 }
                 self.turn();
+            }
+        }
+    }
+}
+
+mod bottom {
+    use super::{CHURN_MAX, Rival, TURN_US};
+    use shakedown::device::link::{self, Link};
+    use shakedown::floor::{Config, Exchange, Floor};
+    use shakedown::frame::Pool;
+    use shakedown::time::{Instant, Span};
+    use shakedown::wire::ethernet::Mac;
+    use shakedown::wire::segment::Verify;
+
+    pub struct Pair {
+        client: Floor<Link>,
+        server: Floor<Link>,
+        now: Instant,
+    }
+
+    impl Rival for Pair {
+        fn new(in_flight: usize) -> Pair {
+            let (ours, theirs) = Pool::pair(1024).expect("memory for frames");
+            let (near, far) = link::pair(ours.umem(), 256);
+            let config = Config {
+                macs: [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])],
+                addresses: [[10, 0, 0, 1].into(), [10, 0, 0, 100].into()],
+                first_port: 1024,
+                last_port: 65_535,
+                server_port: 80,
+                exchange: Exchange::Bare,
+                mss: 1460,
+                window_scale: Some(3),
+                sack_permitted: true,
+                timestamp_origin_ms: Some(0),
+                syn_window: 65_535,
+                window: 32_768,
+                tos: 0,
+                ttl: 64,
+                verify: Verify::All,
+                in_flight: in_flight.min(CHURN_MAX) as u32,
+            };
+            Pair {
+                client: Floor::client(near, ours, config.clone()),
+                server: Floor::server(far, theirs, config),
+                now: Instant::ZERO,
+            }
+        }
+
+        fn fill(&mut self) {}
+
+        fn run(&mut self, connections: u64) {
+            let target = self.client.counted().finished + connections;
+            while self.client.counted().finished < target {
+                self.now += Span::from_micros(TURN_US);
+                self.client.turn(self.now);
+                self.server.turn(self.now);
             }
         }
     }

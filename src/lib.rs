@@ -7,6 +7,7 @@ pub mod cli;
 pub mod control;
 pub mod device;
 pub mod engine;
+pub mod floor;
 pub mod flow;
 pub mod frame;
 pub mod rng;

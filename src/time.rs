@@ -84,6 +84,14 @@ impl Span {
     pub const fn times(self, times: u64) -> Span {
         Span(self.0.saturating_mul(times))
     }
+
+    /// One of so many equal parts of it.
+    ///
+    /// # Panics
+    /// If there are to be none.
+    pub const fn over(self, parts: u64) -> Span {
+        Span(self.0 / parts)
+    }
 }
 
 impl Add<Span> for Instant {

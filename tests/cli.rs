@@ -73,7 +73,9 @@ fn a_wrong_command_line_is_exit_code_2() {
     expect(&[&from[..], &two].concat(), 2, "at least 1280");
     expect(&["client", "--sport", "2000-1000"], 2, "port range `2000-1000` is empty");
     expect(&["bench", "--threads", "3"], 2, "--threads 1 or an even number");
+    expect(&["bench", "--threads", "4", "--floor"], 2, "--threads 1 or 2");
     expect(&["bench", "--compare", "kernel"], 2, "--link veth");
+    expect(&["bench", "--floor", "-n", "10"], 2, "without --count");
     expect(&["frobnicate"], 2, "frobnicate");
 }
 
@@ -195,6 +197,35 @@ fn a_bench_on_more_threads_than_cores_agrees_with_itself_and_nothing_strays() {
             assert!(arps < 100 && of("workers") == 4 && of("frames_missing") == 0);
             assert_eq!(of("counters/strays_in_total"), arps * 3, "{report:#}");
             assert_eq!(of("counters/strays_dropped_total"), 0);
+        }
+    }
+}
+
+#[test]
+fn a_bench_beside_its_floor_tells_the_ratio() {
+    let json = Scratch::new("floor.json");
+    let floor = ["bench", "--floor", "--link", "memory", "-d", "1s", "-q", "--json", json.path()];
+    for workload in ["handshake", "http"] {
+        let output = shakedown(&[&floor[..], &["--workload", workload]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("the stateless floor on the same link: "), "{text}");
+        let report: Value = serde_json::from_slice(&std::fs::read(&json.0).unwrap()).unwrap();
+        let connections = number(&report, "/client/connections_opened_total");
+        holds_together(&report, connections);
+        let seconds = report.pointer("/client/duration_seconds").unwrap().as_f64().unwrap();
+        assert!((1.0..2.0).contains(&seconds), "{seconds} s in three slices");
+        let of = |path: &str| report.pointer(path).and_then(Value::as_f64).expect(path);
+        assert_eq!(of("/floor/slices"), 3.0);
+        let ratio = of("/floor/ratio");
+        assert!(text.contains(&format!("we reach {ratio:.2} of it")), "{text}");
+        assert!(ratio > 0.0 && ratio < 1.5, "{ratio}");
+        for whose in ["engine", "floor"] {
+            let connections = of(&format!("/floor/{whose}/connections_per_second"));
+            let packets = of(&format!("/floor/{whose}/packets_per_second"));
+            let nanos = of(&format!("/floor/{whose}/packet_nanoseconds"));
+            assert!((packets / connections - 6.0).abs() < 0.5, "{packets}, {connections}");
+            assert!((packets * nanos / 1e9 - 1.0).abs() < 0.01, "one core: {packets}, {nanos}");
         }
     }
 }

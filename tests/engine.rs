@@ -34,6 +34,9 @@ impl App for Greedy {
     fn launch(&mut self, _now: Instant) -> Option<Launch<()>> {
         Some(Launch { state: () })
     }
+    fn next_launch(&self, now: Instant) -> Instant {
+        now
+    }
 }
 
 fn mac(last: u8) -> Mac {

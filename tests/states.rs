@@ -82,7 +82,9 @@ fn pair_in(state: State) -> Pair {
     let key = FlowKey::v4(([10, 0, 0, 1], 1024), ([10, 0, 0, 2], 80));
     let config = Config { timestamps: false, ..Config::default() };
     let now = Instant::ZERO + Span::from_secs(1);
-    let tcb = Tcb::open_active(key, Seq(ISS), now);
+    let mut tcb = Tcb::CLOSED;
+    tcb.begin(key);
+    tcb.open_active(Seq(ISS), now);
     let mut pair = Pair { tcb, config, now, seq: IRS, ack: ISS + 1, paths: Paths::new(1, &config) };
     pair.sends();
     if state == State::SynSent {
@@ -90,7 +92,8 @@ fn pair_in(state: State) -> Pair {
     }
     if state == State::SynReceived {
         let syn = pair.segment(Flags::SYN, IRS, 0, 0);
-        pair.tcb = Tcb::open_passive(key, &syn, Seq(ISS), &config, now);
+        pair.tcb.begin(key);
+        pair.tcb.open_passive(&syn, Seq(ISS), &config, now);
         pair.seq = IRS.wrapping_add(1);
         pair.sends();
         return pair;
@@ -256,17 +259,17 @@ fn shown(sent: &[Transmit]) -> String {
         ];
         let flags: String = letters
             .iter()
-            .filter(|(flag, _)| transmit.flags.has(*flag))
+            .filter(|(flag, _)| transmit.segment.flags.has(*flag))
             .map(|(_, letter)| *letter)
             .collect();
-        let seq = transmit.seq.0.wrapping_sub(ISS);
-        let ack = transmit.ack.0.wrapping_sub(IRS);
-        let ack = if transmit.ack == Seq(0) { 0 } else { ack };
+        let seq = transmit.segment.seq.wrapping_sub(ISS);
+        let ack = transmit.segment.ack.wrapping_sub(IRS);
+        let ack = if transmit.segment.ack == 0 { 0 } else { ack };
         let again = if transmit.again { " again" } else { "" };
         format!(
             "{flags} {seq}:{}({}) ack {ack}{again}",
-            seq + u32::from(transmit.len),
-            transmit.len
+            seq + u32::from(transmit.segment.payload_len),
+            transmit.segment.payload_len
         )
     };
     sent.iter().map(one).collect::<Vec<_>>().join("; ")
@@ -332,7 +335,7 @@ fn no_reset_is_answered_by_a_reset_in_any_state() {
                 let mut pair = pair_in(state);
                 let (seq, ack) = (pair.seq.wrapping_add(ahead), pair.ack.wrapping_add(past));
                 let arrival = pair.arrives(flags, seq, ack, 0);
-                let resets = pair.sends().iter().any(|sent| sent.flags.has(Flags::RST));
+                let resets = pair.sends().iter().any(|sent| sent.segment.flags.has(Flags::RST));
                 assert!(!arrival.refuse && !resets, "{} {flags} {past} {ahead}", state.name());
             }
         }

@@ -293,7 +293,7 @@ fn a_bench_over_its_own_pair_agrees_and_leaves_nothing() {
     let json = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("veth-bench-{}.json", std::process::id()));
     let bench = Command::new(env!("CARGO_BIN_EXE_shakedown"))
-        .args(["bench", "--link", "veth", "-d", "2s", "--compare", "kernel", "--json"])
+        .args(["bench", "--link", "veth", "-d", "2s", "--floor", "--compare", "kernel", "--json"])
         .arg(&json)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -309,6 +309,10 @@ fn a_bench_over_its_own_pair_agrees_and_leaves_nothing() {
     let syscalls = report["syscalls_per_connection"].as_f64().unwrap();
     assert!(syscalls < 1.0, "{syscalls}");
     assert!(report["comparison"]["handshakes_per_second"].as_f64().unwrap() > 0.0);
+    let floor = &report["floor"];
+    let ratio = floor["ratio"].as_f64().unwrap();
+    assert!(ratio > 0.0 && floor["slices"] == 3, "{floor:#}");
+    assert_eq!(number(floor, "/connections_lost_total"), 0);
     let names = String::from_utf8_lossy(&run("ip", &["netns", "list"]).stdout).into_owned();
     assert!(!names.contains(&namespace), "{names}");
 }

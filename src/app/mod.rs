@@ -117,7 +117,7 @@ pub trait App {
     /// A launch could not be made, for this reason. The engine has counted it.
     fn refused(&mut self, _now: Instant, _state: &mut Self::State, _why: Refusal) {}
 
-    /// When `launch` will next want something, for a virtual clock. `NEVER` if it waits for
+    /// When `launch` will next want something; it is not asked before. `NEVER` if it waits for
     /// something else.
     fn next_launch(&self, _now: Instant) -> Instant {
         Instant::NEVER

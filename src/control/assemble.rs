@@ -27,7 +27,7 @@ impl Share {
     pub const WHOLE: Share = Share { index: 0, count: 1 };
 
     /// This worker's part of `total`; the parts add up to it.
-    fn of(self, total: u64) -> u64 {
+    pub fn of(self, total: u64) -> u64 {
         let (index, count) = (u64::from(self.index), u64::from(self.count));
         total / count + u64::from(index < total % count)
     }

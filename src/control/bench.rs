@@ -25,7 +25,7 @@ use std::sync::Arc;
 const MTU_DEFAULT: u16 = 1500;
 
 /// All but the privileged ports.
-const SPORT_DEFAULT: Ports = Ports { first: 1024, last: 65_535 };
+pub(super) const SPORT_DEFAULT: Ports = Ports { first: 1024, last: 65_535 };
 
 /// What every worker of a bench is made with.
 #[derive(Clone)]
@@ -131,7 +131,7 @@ pub(super) fn alternate<C: Device, S: Device>(
         }
     }
     let server = Some(server_found(server, clock.now()));
-    Found { client: Some(client_found(client, clock.now())), server, kernel: None }
+    Found { client: Some(client_found(client, clock.now())), server, ..Found::default() }
 }
 
 /// What the server found, its own part having been over at `over_at`.

@@ -3,6 +3,7 @@
 
 use super::bulk::Carried;
 use super::clock::Clock;
+use super::floor;
 use super::live::Live;
 use super::pin;
 use super::runner::{Finding, Orders};
@@ -29,6 +30,32 @@ pub struct Found {
     pub server: Option<(Finding, Served)>,
     /// A server on the kernel's sockets.
     pub kernel: Option<Carried>,
+    /// An end of the stateless floor, or both.
+    pub floor: Option<floor::Tally>,
+}
+
+impl Found {
+    /// Adds what a bench's threads found in a later slice of it, thread by thread.
+    pub fn follow(all: &mut Vec<Found>, later: Vec<Found>) {
+        if all.is_empty() {
+            *all = later;
+            return;
+        }
+        for (found, later) in all.iter_mut().zip(later) {
+            if let (Some((finding, results)), Some((later, more))) =
+                (&mut found.client, &later.client)
+            {
+                finding.follow(later);
+                results.merge(more);
+            }
+            if let (Some((finding, served)), Some((later, more))) =
+                (&mut found.server, &later.server)
+            {
+                finding.follow(later);
+                served.merge(more);
+            }
+        }
+    }
 }
 
 /// A thread to be started, and the core it belongs on.

@@ -13,7 +13,7 @@ use super::runner::{Milestones, Orders};
 use super::settings::{LinkName, Output, PeerName, Rival, WorkloadName};
 use super::signals::Signals;
 use super::veth::{Pair, Stage};
-use super::{Failure, assemble, bulk, memory, output, pin, summary};
+use super::{Failure, assemble, bulk, floor, memory, output, pin, summary};
 use crate::app::client::Client;
 use crate::app::results::{Results, Served};
 use crate::app::server::Server;
@@ -60,14 +60,33 @@ impl Run {
         output: &Output,
         rate: Option<f64>,
     ) -> Result<Sides, Failure> {
-        let watch = Watch {
-            clock: &self.clock,
-            signals: &self.signals,
-            orders: &self.orders,
-            board: output::shows_live(output).then_some(board),
-        };
-        let (found, signalled) = crew::run(members, &watch).map_err(Failure::Run)?;
+        let board = output::shows_live(output).then_some(board);
+        let (found, signalled) = self.watched(members, board)?;
         Ok(Sides::merge(found, rate, signalled))
+    }
+
+    /// Runs a bench, with the floor under it if that is asked for.
+    fn measured(
+        &self,
+        bench: &Bench,
+        engine: impl Fn(&Bench) -> Result<Vec<Member>, Failure>,
+        under: impl Fn(&floor::Under) -> Result<Vec<Member>, Failure>,
+    ) -> Result<Sides, Failure> {
+        let plan = &bench.plan;
+        if plan.floor {
+            return floor::interleave(self, bench, engine, under);
+        }
+        self.crew(engine(bench)?, &bench.board, &plan.output, plan.drive.rate)
+    }
+
+    /// What each of the members found, and whether a signal stopped them.
+    pub fn watched(
+        &self,
+        members: Vec<Member>,
+        board: Option<&Board>,
+    ) -> Result<(Vec<Found>, bool), Failure> {
+        let Run { clock, signals, orders } = self;
+        crew::run(members, &Watch { clock, signals, orders, board }).map_err(Failure::Run)
     }
 }
 
@@ -76,15 +95,17 @@ pub(super) struct Sides {
     pub client: Option<Side>,
     pub server: Option<Side>,
     pub kernel: Option<Carried>,
+    /// The floor that was measured between the slices of the run.
+    pub floor: Option<floor::Outcome>,
     pub signalled: bool,
 }
 
 impl Sides {
-    fn merge(found: Vec<Found>, rate: Option<f64>, signalled: bool) -> Sides {
+    pub fn merge(found: Vec<Found>, rate: Option<f64>, signalled: bool) -> Sides {
         let (mut clients, mut results) = (Vec::new(), Results::default());
         let (mut servers, mut served) = (Vec::new(), Served::default());
         let mut kernel_served = None;
-        for Found { client, server, kernel } in found {
+        for Found { client, server, kernel, floor: _ } in found {
             kernel_served = kernel_served.or(kernel);
             if let Some((finding, of_one)) = client {
                 results.merge(&of_one);
@@ -102,6 +123,7 @@ impl Sides {
             client: Side::client(&clients, rate, &results),
             server: Side::server(&servers, &served),
             kernel: kernel_served,
+            floor: None,
             signalled,
         }
     }
@@ -255,13 +277,17 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
 
 fn bench_memory(plan: &BenchPlan, run: &Run, threads: usize, cores: &[u32]) -> Result<(), Failure> {
     let bench = run.bench(plan, threads.div_ceil(2));
-    let members = match (threads, cores) {
+    let members = |bench: &Bench| match (threads, cores) {
         (1, &[core, ..]) => Ok(memory::one_thread(bench.clone(), core)),
-        (2, &[first, second, ..]) => memory::two_threads(&bench, [first, second]),
-        (threads, cores) => memory::many_threads(&bench, threads, cores),
+        (2, &[first, second, ..]) => {
+            memory::two_threads(bench, [first, second]).map_err(Failure::Run)
+        }
+        (threads, cores) => memory::many_threads(bench, threads, cores).map_err(Failure::Run),
     };
-    let members = members.map_err(Failure::Run)?;
-    let sides = run.crew(members, &bench.board, &plan.output, plan.drive.rate)?;
+    // The plan has no floor under more than two threads.
+    let floor_cores = &cores[..threads.min(cores.len())];
+    let under = |under: &floor::Under| memory::floor(under, floor_cores).map_err(Failure::Run);
+    let sides = run.measured(&bench, members, under)?;
     finish_bench(plan, &sides, Comparison::default())
 }
 
@@ -273,7 +299,6 @@ fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure>
         bulk::prepare(&pair, plan)?;
     }
     let stage = Stage::set(&pair, plan)?;
-    let members = stage.members(&pair, &bench, cores)?;
     say(
         &plan.output,
         &match plan.peer {
@@ -285,7 +310,9 @@ fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure>
             }
         },
     );
-    let sides = run.crew(members, &bench.board, &plan.output, plan.drive.rate)?;
+    let members = |bench: &Bench| stage.members(&pair, bench, cores);
+    let under = |under: &floor::Under| stage.floor(&pair, under, cores);
+    let sides = run.measured(&bench, members, under)?;
     drop(stage);
     let mut comparison = Comparison::default();
     if let (Some(Rival::Kernel), false) = (plan.compare, sides.signalled) {
@@ -363,6 +390,10 @@ fn finish_bench(plan: &BenchPlan, sides: &Sides, comparison: Comparison) -> Resu
     }
     if !comparison.json.is_null() {
         sections.insert("comparison".into(), comparison.json);
+    }
+    if let Some(floor) = &sides.floor {
+        sections.insert("floor".into(), floor.json());
+        notes.push(floor.note());
     }
     notes.extend(comparison.notes);
     let text = output::Text { verdict: &verdict, sides: &shown, notes: &notes };

@@ -5,6 +5,7 @@ use super::assemble::Share;
 use super::bench::{Bench, Port, alternate, client_found, server_found};
 use super::clock::Clock;
 use super::crew::{Found, Job, Member};
+use super::floor::{self, Under};
 use super::runner::{Orders, Runner};
 use crate::app::App;
 use crate::app::client::Client;
@@ -38,19 +39,17 @@ const MESH_KEY: [u8; KEY_BYTES] = [
 ];
 
 /// Addresses of the two ends: locally administered, and different.
-const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const SERVER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub(super) const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const SERVER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// Both ends alternating on one thread.
 pub(super) fn one_thread(bench: Bench, core: u32) -> Vec<Member> {
     // The link's ends can't move between threads, so the thread makes them.
     let job = move |clock: &Clock| {
-        let (client_pool, server_pool) = pools(bench.mtu())?;
-        let (client, server) = link::pair(client_pool.umem(), RING_FRAMES);
+        let pools = pools(bench.mtu())?;
+        let (client, server) = ports(link::pair(pools.0.umem(), RING_FRAMES), pools);
         let server_orders = Arc::new(Orders::default());
-        let server = Port { device: server, pool: server_pool, mac: SERVER_MAC };
         let server = bench.server(server, Share::WHOLE, &server_orders)?;
-        let client = Port { device: client, pool: client_pool, mac: CLIENT_MAC };
         let client = bench.client(client, Share::WHOLE)?;
         Ok(alternate(client, server, &server_orders, clock))
     };
@@ -59,12 +58,10 @@ pub(super) fn one_thread(bench: Bench, core: u32) -> Vec<Member> {
 
 /// A core for each end.
 pub(super) fn two_threads(bench: &Bench, cores: [u32; 2]) -> Result<Vec<Member>, String> {
-    let (client_pool, server_pool) = pools(bench.mtu())?;
-    let (client, server) = link::threads(client_pool.umem(), RING_BURSTS);
+    let pools = pools(bench.mtu())?;
+    let (client, server) = ports(link::threads(pools.0.umem(), RING_BURSTS), pools);
     let server_orders = Arc::new(Orders::default());
-    let server = Port { device: server, pool: server_pool, mac: SERVER_MAC };
     let mut server = bench.server(server, Share::WHOLE, &server_orders)?;
-    let client = Port { device: client, pool: client_pool, mac: CLIENT_MAC };
     let mut client = bench.client(client, Share::WHOLE)?;
     // Gone when the server's thread is over, in whatever way.
     let serving = Arc::new(());
@@ -193,6 +190,34 @@ fn turns<D: Device, A: App>(
             std::thread::yield_now();
         }
     }
+}
+
+/// Both ends of the floor, on one core or two as those of the bench.
+pub(super) fn floor(under: &Under, cores: &[u32]) -> Result<Vec<Member>, String> {
+    let under = under.clone();
+    match *cores {
+        [core] => {
+            let job = move |clock: &Clock| {
+                let pools = pools(under.mtu())?;
+                let (client, server) = ports(link::pair(pools.0.umem(), RING_FRAMES), pools);
+                let (client, server) = under.ends(client, server, Share::WHOLE);
+                Ok(floor::alternate(client, server, clock))
+            };
+            Ok(vec![Member { core, job: Box::new(job) }])
+        }
+        [first, second, ..] => {
+            let pools = pools(under.mtu())?;
+            let (client, server) = ports(link::threads(pools.0.umem(), RING_BURSTS), pools);
+            let (client, server) = under.ends(client, server, Share::WHOLE);
+            Ok(floor::two_threads(client, server, [first, second]))
+        }
+        [] => Ok(Vec::new()),
+    }
+}
+
+fn ports<D>(devices: (D, D), pools: (Pool, Pool)) -> (Port<D>, Port<D>) {
+    let client = Port { device: devices.0, pool: pools.0, mac: CLIENT_MAC };
+    (client, Port { device: devices.1, pool: pools.1, mac: SERVER_MAC })
 }
 
 fn pools(mtu: u16) -> Result<(Pool, Pool), String> {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 mod crew;
 pub mod doctor;
+mod floor;
 mod homing;
 mod kernel;
 pub mod launch;

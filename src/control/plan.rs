@@ -7,6 +7,7 @@ mod constants;
 pub mod links;
 
 use super::address;
+use super::floor;
 use super::settings::{
     Aim, CloseName, DirectionName, Impair, LinkName, Load, Mode, Network, Output, PeerName, Rig,
     Rival, Run, Serve, Tcp, WorkloadName,
@@ -128,6 +129,8 @@ pub struct BenchPlan {
     pub threads: Option<u32>,
     pub peer: PeerName,
     pub compare: Option<Rival>,
+    /// Measure the stateless floor under it as well.
+    pub floor: bool,
     pub stack: Stack,
     pub drive: Drive,
     pub service: Service,
@@ -187,11 +190,14 @@ impl BenchPlan {
         impair: Impair,
         output: Output,
     ) -> Result<BenchPlan, String> {
-        let Rig { link, threads, peer, compare, family } = rig;
+        let Rig { link, threads, peer, compare, floor, family } = rig;
         let (link, peer) = (link.unwrap_or_default(), peer.unwrap_or_default());
         match (link, threads, compare) {
             (LinkName::Memory, Some(odd @ 3..), _) if odd % 2 == 1 => {
                 return Err("--link memory has two ends: --threads 1 or an even number".into());
+            }
+            (LinkName::Memory, Some(3..), _) if floor => {
+                return Err("--floor in memory has two ends: --threads 1 or 2".to_string());
             }
             (LinkName::Memory, _, Some(_)) => {
                 return Err("--compare needs --link veth: the kernel has no other".to_string());
@@ -219,6 +225,9 @@ impl BenchPlan {
         let keepalive = run.keepalive;
         let stack = stack(network, run, tcp, impair, BENCH_MSL)?;
         let mut drive = drive(aim, load, stack.connections_max)?;
+        if floor {
+            floor::suits(&drive, &stack, peer, &output)?;
+        }
         let app = match (drive.workload, drive.response_size) {
             (WorkloadName::Handshake | WorkloadName::Hold, _) => AppName::Discard,
             (WorkloadName::Http, _) => AppName::Http,
@@ -240,7 +249,7 @@ impl BenchPlan {
         drive.response_size = Some(response_size);
         let listener = Listener { port, keepalive };
         let service = Service { listener, app, response_size };
-        Ok(BenchPlan { link, threads, peer, compare, stack, drive, service, output })
+        Ok(BenchPlan { link, threads, peer, compare, floor, stack, drive, service, output })
     }
 
     /// The server's address in a bench, alone on the client's subnet.

@@ -35,6 +35,11 @@ impl Orders {
     pub fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
+
+    /// True once that was asked for.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
 }
 
 /// When a runner stops of itself, and how long its end may take.
@@ -126,6 +131,13 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Adds what a later run of the same worker found.
+    pub fn follow(&mut self, later: &Finding) {
+        let (ran, drained) = (self.ran + later.ran, self.drained + later.drained);
+        self.add(later);
+        (self.ran, self.drained) = (ran, drained);
+    }
+
     /// Adds what another worker of the same side found.
     pub fn add(&mut self, other: &Finding) {
         self.ran = self.ran.max(other.ran);
@@ -212,7 +224,7 @@ impl<D: Device, A: App> Runner<D, A> {
 
     /// Publishes, and goes on to the next phase if it is time to.
     fn look(&mut self, now: Instant) {
-        let stop = self.orders.stop.load(Relaxed);
+        let stop = self.orders.is_stopped();
         let Milestones { ready, done } = self.milestones;
         if self.phase == Phase::Filling && (stop || ready(&self.worker.engine.app)) {
             self.started = now;

@@ -379,6 +379,10 @@ pub struct Rig {
     /// On a veth, measure something else on the same veth in the same run, and print the ratio
     #[arg(long)]
     pub compare: Option<Rival>,
+    /// Measure the same packets without TCP's state on the same link, in turns with the run, and
+    /// print the ratio; takes as long again
+    #[arg(long)]
+    pub floor: bool,
     /// IP version between the two ends [default: 4]
     #[arg(long, value_name = "4|6")]
     pub family: Option<FamilyName>,

@@ -15,6 +15,7 @@ use super::bench::{Bench, Port, alternate, client_found};
 use super::bulk;
 use super::clock::Clock;
 use super::crew::{Found, Member};
+use super::floor::{self, Under};
 use super::plan::BenchPlan;
 use super::runner::Orders;
 use super::settings::PeerName;
@@ -205,6 +206,24 @@ impl Stage {
             let client = port(&self.client, pair, 0, index as u32, bench.mtu())?;
             let client = bench.client(client, share).map_err(Failure::Run)?;
             let job = move |clock: &Clock| Ok(alternate(client, server, &server_orders, clock));
+            members.push(Member { core, job: Box::new(job) });
+        }
+        Ok(members)
+    }
+
+    /// A thread for each core with both ends of the floor, on the queue that the bench has there.
+    ///
+    /// # Errors
+    /// A queue can't be opened.
+    pub fn floor(&self, pair: &Pair, under: &Under, cores: &[u32]) -> Result<Vec<Member>, Failure> {
+        let Some(end) = &self.server else { return Ok(Vec::new()) };
+        let mut members = Vec::new();
+        for (index, &core) in cores.iter().enumerate() {
+            let share = Share { index: index as u16, count: cores.len() as u16 };
+            let server = port(end, pair, 1, index as u32, under.mtu())?;
+            let client = port(&self.client, pair, 0, index as u32, under.mtu())?;
+            let (client, server) = under.ends(client, server, share);
+            let job = move |clock: &Clock| Ok(floor::alternate(client, server, clock));
             members.push(Member { core, job: Box::new(job) });
         }
         Ok(members)

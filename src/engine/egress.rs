@@ -66,57 +66,38 @@ impl<A: App> Engine<A> {
             let state = &self.table.states[slot as usize];
             let (room, nagle) = (self.app.window(state), self.app.nagle(state, config.nagle));
             let mut env = Env { config, now, room, nagle, paths };
-            let Some(transmit) = self.table.tcbs[slot as usize].output(&mut env) else {
+            let transmit = &mut self.outgoing;
+            if !self.table.tcbs[slot as usize].output_into(&mut env, transmit) {
                 pool.put(frame);
                 return true;
-            };
-            let key = self.tcb(slot).key;
-            let payload_at = lay_out(&mut frame, link, &key, &transmit);
+            }
+            let key = self.table.tcbs[slot as usize].key;
+            let payload_at = lay_out(&mut frame, link, &key, &transmit.segment);
             let state = &self.table.states[slot as usize];
-            if transmit.len > 0 {
+            if transmit.segment.payload_len > 0 {
                 self.app.payload(state, transmit.offset, &mut frame.bytes_mut()[payload_at..]);
             }
             // MUST-48, SHLD-21, SHLD-22: the application says it, may change it at any time, and it
             // goes out as it is; the ECN bits are not its own.
             let dscp = self.app.dscp(state, self.config.tcp.dscp);
-            self.write(&key, link, &transmit, dscp, &mut frame);
-            self.count_sent(&transmit);
+            self.write(&key, link, dscp, &mut frame);
+            self.count_sent();
             self.hand_over(frame, tx);
         }
         true
     }
 
-    /// Writes the headers in front of the payload that stands in `frame`.
-    pub(super) fn write(
-        &mut self,
-        key: &FlowKey,
-        link: Link,
-        transmit: &Transmit,
-        dscp: u8,
-        frame: &mut Frame,
-    ) {
-        let Transmit { seq, ack, flags, window, options, offset: _, len, again: _, tos, urgent } =
-            *transmit;
-        let segment = Segment {
-            // RFC 9293 s3.9.1.1, MUST-45: the address that the connection began with.
-            src: self.table.hosts.address(key.local),
-            dst: self.table.hosts.address(key.remote),
-            src_port: key.local_port,
-            dst_port: key.remote_port,
-            seq: seq.0,
-            ack: ack.0,
-            flags,
-            window,
-            urgent,
-            tos: dscp << 2 | tos,
-            options,
-            // Of what arrives.
-            payload_at: 0,
-            payload_len: len,
-        };
+    /// Writes the headers of what is outgoing in front of the payload that stands in `frame`.
+    pub(super) fn write(&mut self, key: &FlowKey, link: Link, dscp: u8, frame: &mut Frame) {
         let ethernet = self.ethernet(link, key.family().ethertype());
         let ip_id = self.next_ip_id();
-        segment::emit(frame.bytes_mut(), &ethernet, &segment, ip_id, self.config.ttl);
+        let segment = &mut self.outgoing.segment;
+        // RFC 9293 s3.9.1.1, MUST-45: the address that the connection began with.
+        segment.src = self.table.hosts.address(key.local);
+        segment.dst = self.table.hosts.address(key.remote);
+        (segment.src_port, segment.dst_port) = (key.local_port, key.remote_port);
+        segment.tos |= dscp << 2;
+        segment::emit(frame.bytes_mut(), &ethernet, segment, ip_id, self.config.ttl);
     }
 
     /// Counts a frame and puts it behind those that wait for the device. There is room: the caller
@@ -127,11 +108,12 @@ impl<A: App> Engine<A> {
         tx.push(frame);
     }
 
-    pub(super) fn count_sent(&mut self, transmit: &Transmit) {
-        self.counters.out_rsts += u64::from(transmit.flags.has(Flags::RST));
-        let syn_again = transmit.again && transmit.flags.has(Flags::SYN);
-        self.counters.syn_retrans += u64::from(syn_again);
-        match transmit.again {
+    /// Counts what was outgoing.
+    pub(super) fn count_sent(&mut self) {
+        let Transmit { segment: Segment { flags, .. }, again, .. } = self.outgoing;
+        self.counters.out_rsts += u64::from(flags.has(Flags::RST));
+        self.counters.syn_retrans += u64::from(again && flags.has(Flags::SYN));
+        match again {
             true => self.counters.retrans_segs += 1,
             false => self.counters.out_segs += 1,
         }
@@ -148,8 +130,8 @@ impl<A: App> Engine<A> {
 }
 
 /// Makes a frame as long as what it is to hold; answers where its payload stands.
-pub(super) fn lay_out(frame: &mut Frame, link: Link, key: &FlowKey, transmit: &Transmit) -> usize {
-    let payload_at = segment::header_len(link.vlan.is_some(), key.family(), &transmit.options);
-    frame.reset(payload_at + usize::from(transmit.len));
+pub(super) fn lay_out(frame: &mut Frame, link: Link, key: &FlowKey, segment: &Segment) -> usize {
+    let payload_at = segment::header_len(link.vlan.is_some(), key.family(), &segment.options);
+    frame.reset(payload_at + usize::from(segment.payload_len));
     payload_at
 }

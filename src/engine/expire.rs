@@ -128,6 +128,7 @@ impl<A: App> Engine<A> {
         self.drawn = tuples.next();
         if let Some(key) = self.drawn.and_then(|drawn| self.table.hosts.key_of(&drawn)) {
             self.table.hash(&key);
+            self.waits.prefetch(&key);
         }
         endpoints
     }

@@ -9,7 +9,7 @@
 //! Invariant: between an entry's home and its place there is no empty one.
 
 use crate::sys::cpu::prefetch;
-use crate::sys::pages::slab;
+use crate::sys::pages::{slab, zeroed};
 
 /// Slots filed by hash, of which the caller has the keys.
 pub struct Index {
@@ -52,7 +52,7 @@ impl Index {
 
     /// Room for `max` slots, in memory that costs nothing until it is used.
     pub fn untouched(max: u32) -> Index {
-        Index { entries: vec![0; places(max)], filed: 0 }
+        Index { entries: zeroed(places(max)), filed: 0 }
     }
 
     /// The slot with this hash for which `is_it` holds.

@@ -8,7 +8,7 @@ use crate::app::{App, Conn};
 use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
-use crate::tcp::{self, Arrival, Env, Note, Seq, State, Tcb, TimeWait};
+use crate::tcp::{self, Arrival, Env, Note, Seq, State, TimeWait};
 use crate::time::Instant;
 use crate::wire::segment::{self, Body, Packet, Segment};
 use crate::wire::tcp::Flags;
@@ -176,7 +176,7 @@ impl<A: App> Engine<A> {
         let (config, paths) = (&self.config.tcp, &mut self.table.paths);
         let mut env = Env { config, now, room: 0, nagle: false, paths };
         let arrival = tcb.arrives(segment, &mut env);
-        let answer = tcb.output(&mut env);
+        let answers = tcb.output_into(&mut env, &mut self.outgoing);
         self.count_note(arrival.note);
         if arrival.reopen && !self.listens(segment.dst_port) {
             // Nobody would take it over: what is in TIME-WAIT stays there.
@@ -197,13 +197,15 @@ impl<A: App> Engine<A> {
             tcb.forget();
             self.wait_on(place, &tcb.freeze(), now);
         }
-        let Some(answer) = answer else { return Some(frame) };
+        if !answers {
+            return Some(frame);
+        }
         let link = self.neighbors.link(tcb.neighbor).unwrap_or(from);
-        lay_out(&mut frame, link, &tcb.key, &answer);
-        self.write(&tcb.key, link, &answer, self.config.tcp.dscp, &mut frame);
+        lay_out(&mut frame, link, &tcb.key, &self.outgoing.segment);
+        self.write(&tcb.key, link, self.config.tcp.dscp, &mut frame);
         let dropped = self.answer(frame, tx);
         if dropped.is_none() {
-            self.count_sent(&answer);
+            self.count_sent();
         }
         dropped
     }
@@ -348,12 +350,13 @@ impl<A: App> Engine<A> {
             self.counters.listen_overflows += 1;
             return;
         };
-        let mut tcb = Tcb::open_passive(key, segment, iss, &self.config.tcp, now);
-        (tcb.listener, tcb.neighbor) = (listener, neighbor);
-        let Some(slot) = self.table.insert(tcb, A::State::default()) else {
+        let Some(slot) = self.table.insert(&key, A::State::default()) else {
             self.counters.listen_overflows += 1;
             return;
         };
+        let tcb = &mut self.table.tcbs[slot as usize];
+        (tcb.listener, tcb.neighbor) = (listener, neighbor);
+        tcb.open_passive(segment, iss, &self.config.tcp, now);
         self.neighbors.hold(neighbor);
         self.counters.passive_opens += 1;
         self.settle(slot, now);

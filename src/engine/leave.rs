@@ -10,6 +10,8 @@ impl<A: App> Engine<A> {
     /// The application's connection is over although the block stays: TIME-WAIT.
     pub(super) fn begin_time_wait(&mut self, slot: u32, now: Instant) {
         self.table.paths.reclaim(&mut self.table.tcbs[slot as usize]);
+        // It will retire as soon as its last ACK is out.
+        self.waits.prefetch(&self.tcb(slot).key);
         self.in_time_wait += 1;
         self.counters.time_waits += 1;
         self.counters.closed += 1;

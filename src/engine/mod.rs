@@ -30,7 +30,7 @@ use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
-use crate::tcp::{self, End, Keepalive, State, Tcb};
+use crate::tcp::{self, End, Keepalive, State, Tcb, Transmit};
 use crate::time::{Instant, Span};
 use crate::timer::Wheel;
 use crate::wire::Family;
@@ -90,6 +90,7 @@ pub struct Engine<A: App> {
     announcer: discovery::Announcer,
     complaints: answer::Complaints,
     // Scratch of a turn, kept for its memory.
+    outgoing: Transmit,
     staged: Vec<Staged>,
     due: Vec<u32>,
 }
@@ -134,6 +135,7 @@ impl<A: App> Engine<A> {
             announcer: discovery::Announcer::new(&config.subnets),
             complaints: answer::Complaints::new(now),
             routes,
+            outgoing: Transmit::blank(),
             staged: Vec::with_capacity(BURST_FRAMES_MAX),
             due: Vec::with_capacity(EXPIRIES_MAX),
             config,
@@ -209,9 +211,10 @@ impl<A: App> Engine<A> {
         let hop = self.routes.next_hop(endpoints.local.ip(), endpoints.remote.ip());
         let neighbor = self.neighbors.number(hop, None, now).ok_or(Refusal::TableFull)?;
         let key = self.table.hosts.hold(endpoints).ok_or(Refusal::TableFull)?;
-        let mut tcb = Tcb::open_active(key, tcp::isn(&self.secret, endpoints, now), now);
+        let slot = self.table.insert(&key, state).ok_or(Refusal::TableFull)?;
+        let tcb = &mut self.table.tcbs[slot as usize];
         (tcb.listener, tcb.neighbor) = (NO_LISTENER, neighbor);
-        let slot = self.table.insert(tcb, state).ok_or(Refusal::TableFull)?;
+        tcb.open_active(tcp::isn(&self.secret, endpoints, now), now);
         self.neighbors.hold(neighbor);
         self.counters.active_opens += 1;
         self.ready.push(&mut self.table.tcbs, slot);

@@ -51,7 +51,7 @@ impl<S: Copy + Default> Table<S> {
     /// an address's would not.
     pub fn new(max: u32, hosts_max: u32, secret: Secret, config: &Config) -> Table<S> {
         assert!(max > 0 && max < LAST);
-        let mut tcbs = slab(Tcb::closed(), max as usize);
+        let mut tcbs = slab(Tcb::CLOSED, max as usize);
         for (slot, tcb) in tcbs.iter_mut().enumerate() {
             tcb.link = if slot + 1 == max as usize { LAST } else { slot as u32 + 1 };
         }
@@ -101,18 +101,18 @@ impl<S: Copy + Default> Table<S> {
 
     /// Files a connection, whose key `hosts` has given out for it; `None`, and the key given back,
     /// when every slot is taken. The caller has seen that its key is not filed.
-    pub fn insert(&mut self, mut tcb: Tcb, state: S) -> Option<u32> {
+    pub fn insert(&mut self, key: &FlowKey, state: S) -> Option<u32> {
         if self.free_count == 0 {
-            self.hosts.leave(&tcb.key);
+            self.hosts.leave(key);
             return None;
         }
         let slot = self.free;
-        let place = &mut self.tcbs[slot as usize];
-        self.free = place.link;
+        let tcb = &mut self.tcbs[slot as usize];
+        self.free = tcb.link;
         self.free_count -= 1;
-        self.index.insert(tcb.key.bucket(&self.secret), slot);
+        self.index.insert(key.bucket(&self.secret), slot);
+        tcb.begin(*key);
         tcb.link = UNQUEUED;
-        *place = tcb;
         self.states[slot as usize] = state;
         Some(slot)
     }
@@ -183,13 +183,17 @@ impl<S: Copy + Default> Table<S> {
     pub fn check(&self, config: &Config, mut numbers: usize) {
         let mut leaving = 0;
         for (slot, tcb) in self.tcbs.iter().enumerate() {
+            if tcb.key == FlowKey::NONE {
+                assert!(tcb.state() == State::Closed && !tcb.owes() && !tcb.has_path());
+                continue;
+            }
             let filed = self.find(&tcb.key) == Some(slot as u32);
             tcb.check(config);
             self.paths.check_flight(tcb);
             numbers += if tcb.key.family() == Family::V6 { 2 } else { 0 };
             if filed {
                 assert!(tcb.state() != State::Closed, "slot {slot} is filed and CLOSED");
-            } else if tcb.key != FlowKey::default() {
+            } else {
                 leaving += 1;
             }
         }
@@ -259,16 +263,22 @@ mod tests {
     use crate::tcp::Seq;
     use crate::time::Instant;
 
-    fn tcb(port: u16) -> Tcb {
-        let key = FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80));
-        Tcb::open_active(key, Seq(7), Instant::ZERO)
+    fn key(port: u16) -> FlowKey {
+        FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80))
+    }
+
+    /// Files a connection that is opened.
+    fn insert(table: &mut Table<u8>, port: u16, state: u8) -> Option<u32> {
+        let slot = table.insert(&key(port), state)?;
+        table.tcbs[slot as usize].open_active(Seq(7), Instant::ZERO);
+        Some(slot)
     }
 
     #[test]
     fn a_connection_is_found_until_it_is_unfiled_and_its_slot_comes_back() {
         let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1), &Config::default());
-        let key = tcb(1).key;
-        let slot = table.insert(tcb(1), 9).unwrap();
+        let key = key(1);
+        let slot = insert(&mut table, 1, 9).unwrap();
         assert_eq!(table.find(&key), Some(slot));
         assert!(table.holds(slot, &key));
         table.tcbs[slot as usize].abort();
@@ -282,16 +292,16 @@ mod tests {
     #[test]
     fn a_full_table_refuses_and_does_not_grow() {
         let mut table: Table<u8> = Table::new(2, 0, Secret::from_seed(1), &Config::default());
-        assert!(table.insert(tcb(1), 0).is_some());
-        assert!(table.insert(tcb(2), 0).is_some());
-        assert!(table.insert(tcb(3), 0).is_none());
+        assert!(insert(&mut table, 1, 0).is_some());
+        assert!(insert(&mut table, 2, 0).is_some());
+        assert!(insert(&mut table, 3, 0).is_none());
         assert_eq!(table.len(), 2);
     }
 
     #[test]
     fn a_queue_keeps_order_and_takes_a_slot_once() {
         let mut table: Table<u8> = Table::new(4, 0, Secret::from_seed(1), &Config::default());
-        let slots: Vec<u32> = (0..3).map(|n| table.insert(tcb(n + 1), 0).unwrap()).collect();
+        let slots: Vec<u32> = (0..3).map(|n| insert(&mut table, n + 1, 0).unwrap()).collect();
         let (mut ready, mut parked) = (Queue::new(), Queue::new());
         for &slot in &slots {
             parked.push(&mut table.tcbs, slot);
@@ -308,15 +318,15 @@ mod tests {
     #[test]
     fn a_queued_slot_leaves_only_after_the_queue_has_come_to_it() {
         let mut table: Table<u8> = Table::new(1, 0, Secret::from_seed(1), &Config::default());
-        let slot = table.insert(tcb(1), 0).unwrap();
+        let slot = insert(&mut table, 1, 0).unwrap();
         let mut ready = Queue::new();
         ready.push(&mut table.tcbs, slot);
         table.tcbs[slot as usize].abort();
         table.unfile(slot);
         table.release(slot);
-        assert!(table.insert(tcb(2), 0).is_none());
+        assert!(insert(&mut table, 2, 0).is_none());
         ready.pop(&mut table.tcbs);
         table.release(slot);
-        assert!(table.insert(tcb(2), 0).is_some());
+        assert!(insert(&mut table, 2, 0).is_some());
     }
 }

@@ -99,6 +99,10 @@ impl Host {
 const FIRST_NUMBER: u32 = 0xf000_0000;
 
 impl FlowKey {
+    /// Between nobody and nobody.
+    pub const NONE: FlowKey =
+        FlowKey { local: Host(0), remote: Host(0), local_port: 0, remote_port: 0 };
+
     /// Between two IPv4 sockets.
     ///
     /// # Panics

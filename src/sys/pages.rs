@@ -1,8 +1,6 @@
 //! Memory for tables that are read at random: with pages of 4 kB every look-up in a large one would
 //! wait for the page's translation before it waits for the data.
 
-use std::mem::MaybeUninit;
-
 /// The size of the pages that a range must begin and end with (x86-64, arm64).
 const PAGE_BYTES: usize = 4096;
 
@@ -15,8 +13,15 @@ pub fn slab<T: Clone>(value: T, count: usize) -> Vec<T> {
     slab
 }
 
-/// Asks for huge pages under memory that was not touched yet. Nothing depends on the answer.
-fn advise<T>(memory: &mut [MaybeUninit<T>]) {
+/// `count` zeros in memory that is not touched yet, and so costs nothing; in huge pages once it is.
+pub fn zeroed(count: usize) -> Vec<u64> {
+    let mut words = vec![0; count];
+    advise(&mut words);
+    words
+}
+
+/// Asks for huge pages under memory. Nothing depends on the answer.
+fn advise<T>(memory: &mut [T]) {
     let start = (memory.as_mut_ptr() as usize).next_multiple_of(PAGE_BYTES);
     let end = memory.as_mut_ptr_range().end as usize / PAGE_BYTES * PAGE_BYTES;
     if start < end {
@@ -33,8 +38,9 @@ mod tests {
     #[test]
     fn a_slab_holds_what_was_asked_for_whatever_its_size() {
         for count in [0, 1, 511, 512, 513, 1 << 20] {
-            let slab = slab(7u64, count);
+            let (slab, zeroed) = (slab(7u64, count), zeroed(count));
             assert!(slab.len() == count && slab.iter().all(|&it| it == 7), "{count}");
+            assert!(zeroed.len() == count && zeroed.iter().all(|&it| it == 0), "{count}");
         }
     }
 }

@@ -22,7 +22,8 @@ pub const HEADROOM_BYTES: u16 = 64;
 /// registered with.
 pub struct Umem {
     base: NonNull<u8>,
-    chunk_bytes: u32,
+    /// Chunks are 2^this bytes: where a packet is, is found by shifts.
+    chunk_shift: u32,
     chunks: u32,
     buried: AtomicU32,
 }
@@ -89,7 +90,12 @@ impl Umem {
             ));
         }
         let base = NonNull::new(mapping.cast::<u8>()).expect("mmap does not return null");
-        let umem = Arc::new(Umem { base, chunk_bytes, chunks, buried: AtomicU32::new(0) });
+        let umem = Arc::new(Umem {
+            base,
+            chunk_shift: chunk_bytes.ilog2(),
+            chunks,
+            buried: AtomicU32::new(0),
+        });
         let frames = (0..chunks).map(|index| umem.mint(index)).collect();
         Ok((umem, frames))
     }
@@ -101,12 +107,12 @@ impl Umem {
 
     /// Size of a chunk in bytes.
     pub fn chunk_bytes(&self) -> u32 {
-        self.chunk_bytes
+        1 << self.chunk_shift
     }
 
     /// Address and length of the mapping in bytes, as XDP_UMEM_REG wants them.
     pub fn region(&self) -> (u64, u64) {
-        (self.base.as_ptr() as u64, u64::from(self.chunks) * u64::from(self.chunk_bytes))
+        (self.base.as_ptr() as u64, u64::from(self.chunks) << self.chunk_shift)
     }
 
     /// True if the frame's chunk is one of this mapping.
@@ -136,14 +142,14 @@ impl Umem {
     fn mint(&self, index: u32) -> Frame {
         assert!(index < self.chunks);
         // SAFETY: index < chunks, so the offset stays inside the mapping.
-        let chunk = unsafe { self.base.add(index as usize * self.chunk_bytes as usize) };
-        let chunk_bytes = self.chunk_bytes as u16;
+        let chunk = unsafe { self.base.add((index as usize) << self.chunk_shift) };
+        let chunk_bytes = self.chunk_bytes() as u16;
         Frame { chunk, head: HEADROOM_BYTES, len: 0, chunk_bytes, passes: 0 }
     }
 
     fn index(&self, frame: &Frame) -> u32 {
         assert!(self.owns(frame));
-        ((frame.chunk.as_ptr() as u64 - self.region().0) / u64::from(self.chunk_bytes)) as u32
+        ((frame.chunk.as_ptr() as u64 - self.region().0) >> self.chunk_shift) as u32
     }
 }
 
@@ -254,20 +260,17 @@ impl Lent {
         assert!(self.bits[word] & bit == 0, "chunk {index} lent twice");
         self.bits[word] |= bit;
         self.count += 1;
-        (
-            u64::from(index) * u64::from(self.umem.chunk_bytes) + u64::from(frame.head),
-            u32::from(frame.len),
-        )
+        ((u64::from(index) << self.umem.chunk_shift) + u64::from(frame.head), u32::from(frame.len))
     }
 
     /// Takes back the chunk that holds offset `addr`, the packet in it being `len` bytes from
     /// there. `None` if that chunk was not lent or the packet would leave it: the kernel broke its
     /// word, and the caller counts it.
     pub fn reclaim(&mut self, addr: u64, len: u32) -> Option<Frame> {
-        let chunk_bytes = u64::from(self.umem.chunk_bytes);
-        let index =
-            u32::try_from(addr / chunk_bytes).ok().filter(|&index| index < self.umem.chunks())?;
-        let head = addr % chunk_bytes;
+        let Umem { chunk_shift, chunks, .. } = *self.umem;
+        let chunk_bytes = 1 << chunk_shift;
+        let index = u32::try_from(addr >> chunk_shift).ok().filter(|&index| index < chunks)?;
+        let head = addr & (chunk_bytes - 1);
         let (word, bit) = (index as usize / 64, 1 << (index % 64));
         if self.bits[word] & bit == 0 || head + u64::from(len) > chunk_bytes {
             return None;

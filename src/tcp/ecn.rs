@@ -68,17 +68,18 @@ impl Tcb {
     /// Marks a segment that is about to be sent (SHLD-8): only new text may meet congestion instead
     /// of being dropped, no retransmission and no window probe (RFC 3168 s6.1.5, s6.1.6).
     pub(super) fn mark_ecn(&mut self, transmit: &mut Transmit) {
-        let says_syn = transmit.flags.has(Flags::SYN) || transmit.flags.has(Flags::RST);
+        let says_syn =
+            transmit.segment.flags.has(Flags::SYN) || transmit.segment.flags.has(Flags::RST);
         if !self.has(flag::ECN) || says_syn {
             return;
         }
         if self.has(flag::ECHO) {
-            transmit.flags = transmit.flags | Flags::ECE;
+            transmit.segment.flags = transmit.segment.flags | Flags::ECE;
         }
-        if transmit.len > 0 && !transmit.again && !self.has(flag::PERSIST) {
-            transmit.tos |= ECT_0;
+        if transmit.segment.payload_len > 0 && !transmit.again && !self.has(flag::PERSIST) {
+            transmit.segment.tos |= ECT_0;
             if self.has(flag::REDUCED) {
-                transmit.flags = transmit.flags | Flags::CWR;
+                transmit.segment.flags = transmit.segment.flags | Flags::CWR;
                 self.flags &= !flag::REDUCED;
             }
         }

@@ -10,54 +10,73 @@ use super::timestamps::timestamp;
 use super::{Config, Env, Seq};
 use crate::time::{Instant, Span};
 use crate::wire::options::Options;
+use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
 
-/// A segment to be written: everything but addresses and payload bytes.
+/// A segment to be written. Its addresses, ports and code point are the engine's to add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    pub seq: Seq,
-    pub ack: Seq,
-    pub flags: Flags,
-    /// As in the header: scaled down.
-    pub window: u16,
-    pub options: Options,
+    pub segment: Segment,
     /// Stream offset of the first payload byte.
     pub offset: u64,
-    /// Payload length in bytes.
-    pub len: u16,
     /// Everything in it was sent before.
     pub again: bool,
-    /// The ECN bits of the IP header's octet; the code point is the engine's to add.
-    pub tos: u8,
-    /// Meaningless unless `flags` has URG.
-    pub urgent: u16,
+}
+
+impl Transmit {
+    /// What [`Tcb::output_into`] is given to write to.
+    pub const fn blank() -> Transmit {
+        Transmit { segment: Segment::BLANK, offset: 0, again: false }
+    }
+
+    /// Makes it a segment without text.
+    pub(super) fn set(&mut self, seq: Seq, ack: Seq, flags: Flags, window: u16, options: Options) {
+        let Transmit { segment, offset, again } = self;
+        segment.seq = seq.0;
+        segment.ack = ack.0;
+        segment.flags = flags;
+        segment.window = window;
+        segment.urgent = 0;
+        segment.tos = 0;
+        segment.options = options;
+        segment.payload_len = 0;
+        (*offset, *again) = (0, false);
+    }
 }
 
 impl Tcb {
     /// The next segment to send, if any.
     pub fn output(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
-        let mut next = match self.state() {
-            State::Closed => self.last_words(env),
-            State::Listen => None,
-            State::SynSent | State::SynReceived => self.handshake(env),
+        let mut transmit = Transmit::blank();
+        self.output_into(env, &mut transmit).then_some(transmit)
+    }
+
+    /// [`Tcb::output`] into `out`, where it is read from: a copy of what was just written field by
+    /// field would wait for each of those writes. False if there is nothing.
+    pub fn output_into(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
+        let any = match self.state() {
+            State::Closed => self.last_words(env, out),
+            State::Listen => false,
+            State::SynSent | State::SynReceived => self.handshake(env, out),
             State::Established
             | State::FinWait1
             | State::FinWait2
             | State::CloseWait
             | State::Closing
             | State::LastAck
-            | State::TimeWait => self.synchronized(env),
+            | State::TimeWait => self.synchronized(env, out),
         };
-        // Changed where it stands: it is large.
-        let transmit = next.as_mut()?;
-        self.mark_ecn(transmit);
-        if self.has_path() {
-            self.mark_urgent(transmit, env.paths);
+        if !any {
+            return false;
         }
-        if transmit.flags.has(Flags::ACK) {
+        self.mark_ecn(out);
+        if self.has_path() {
+            self.mark_urgent(out, env.paths);
+        }
+        if out.segment.flags.has(Flags::ACK) {
             self.end_delay();
         }
-        next
+        true
     }
 
     /// True if [`Tcb::output`] may have something to give; false only if it has not.
@@ -92,22 +111,24 @@ impl Tcb {
         }
     }
 
-    fn last_words(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+    fn last_words(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         let mut env = Env { room: 0, paths: env.paths, ..*env };
         if self.owed & owed::HANDSHAKE != 0 {
             self.owed &= !owed::HANDSHAKE;
-            return Some(self.bare_ack(&mut env));
+            return self.bare_ack(&mut env, out);
         }
         if self.owed & owed::RST == 0 {
-            return None;
+            return false;
         }
         self.owed = 0;
-        Some(Transmit { flags: Flags::RST | Flags::ACK, ..self.bare_ack(&mut env) })
+        self.bare_ack(&mut env, out);
+        out.segment.flags = Flags::RST | Flags::ACK;
+        true
     }
 
-    fn handshake(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+    fn handshake(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.snd_nxt != self.snd_una {
-            return self.owed_ack(env);
+            return self.owed_ack(env, out);
         }
         let (config, now) = (env.config, env.now);
         let again = self.snd_max != self.snd_una;
@@ -119,19 +140,13 @@ impl Tcb {
         self.time(1, now);
         self.sent(1, config, now);
         self.owed = 0;
-        Some(Transmit {
-            seq: self.snd_una,
-            ack: if answer { self.rcv_nxt } else { Seq(0) },
-            flags: self.offer_ecn(config, answer, again)
-                | if answer { Flags::SYN | Flags::ACK } else { Flags::SYN },
-            window: window as u16,
-            options: self.syn_options(config, now, answer),
-            offset: 0,
-            len: 0,
-            again,
-            tos: 0,
-            urgent: 0,
-        })
+        let ack = if answer { self.rcv_nxt } else { Seq(0) };
+        let flags = self.offer_ecn(config, answer, again)
+            | if answer { Flags::SYN | Flags::ACK } else { Flags::SYN };
+        let options = self.syn_options(config, now, answer);
+        out.set(self.snd_una, ack, flags, window as u16, options);
+        out.again = again;
+        true
     }
 
     /// A SYN offers what the configuration has; a SYN-ACK only what the SYN offered too (RFC 7323
@@ -151,58 +166,48 @@ impl Tcb {
         }
     }
 
-    fn synchronized(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+    fn synchronized(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
-            return Some(self.bare_ack(env));
+            return self.bare_ack(env, out);
         }
         if self.owed & owed::HANDSHAKE != 0 && self.unsent() == 0 {
-            return Some(self.bare_ack(env));
+            return self.bare_ack(env, out);
         }
         if self.owed & owed::KEEPALIVE != 0 {
             self.owed &= !owed::KEEPALIVE;
             // SHLD-12: no data; the number before the window provokes an ACK.
-            let probe = self.bare_ack(env);
-            return Some(Transmit { seq: self.snd_max.minus(1), ..probe });
+            self.bare_ack(env, out);
+            out.segment.seq = self.snd_max.minus(1).0;
+            return true;
         }
-        match self.text(env) {
-            None => self.owed_ack(env),
-            text => text,
-        }
+        self.text(env, out) || self.owed_ack(env, out)
     }
 
-    fn owed_ack(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+    fn owed_ack(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
-            return Some(self.bare_ack(env));
+            return self.bare_ack(env, out);
         }
-        (self.owed & owed::ACK != 0).then(|| self.bare_ack(env))
+        self.owed & owed::ACK != 0 && self.bare_ack(env, out)
     }
 
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`. The octet of a zero-window probe does not count until
     /// it is acknowledged: the number after it lies outside of the peer's window, and the ACK would
     /// be dropped. It alone reports what arrived ahead of order (RFC 2018 s4): what does is
-    /// answered by one each, and text keeps its room.
-    fn bare_ack(&mut self, env: &mut Env<'_>) -> Transmit {
-        let mut options = self.text_options(env.config, env.now);
+    /// answered by one each, and text keeps its room. Always true: it is something to send.
+    fn bare_ack(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
+        self.owed &= !(owed::ACK | owed::HANDSHAKE);
+        let seq = if self.has(flag::PERSIST) { self.snd_una } else { self.snd_max };
+        let window = self.advertise(env.config, env.room);
+        let options = self.text_options(env.config, env.now);
+        out.set(seq, self.rcv_nxt, Flags::ACK, window, options);
         if self.has(flag::SACK)
             && let Some(path) = env.paths.of(self)
         {
-            options.sack = path.held.report(options.timestamps.is_some());
+            out.segment.options.sack = path.held.report(options.timestamps.is_some());
         }
-        self.owed &= !(owed::ACK | owed::HANDSHAKE);
-        Transmit {
-            seq: if self.has(flag::PERSIST) { self.snd_una } else { self.snd_max },
-            ack: self.rcv_nxt,
-            flags: Flags::ACK,
-            window: self.advertise(env.config, env.room),
-            options,
-            offset: 0,
-            len: 0,
-            again: false,
-            tos: 0,
-            urgent: 0,
-        }
+        true
     }
 
     /// The options of all but SYNs, which alone offer an MSS (RFC 9293 s3.7.1, MUST-65).
@@ -286,15 +291,19 @@ mod tests {
         let config = Config::default();
         let syn = segment(Flags::SYN, 0, 0, 65_535);
         let (now, mut paths) = (Instant::ZERO, Paths::new(1, &config));
-        let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
+        let mut tcb = Tcb::CLOSED;
+        tcb.begin(KEY);
+        tcb.open_passive(&syn, Seq(0), &config, now);
         let answer = tcb.output(&mut env(&config, now, 16_384, &mut paths)).unwrap();
-        assert_eq!((answer.flags, answer.window), (Flags::SYN | Flags::ACK, 16_384));
+        let Segment { flags, window, .. } = answer.segment;
+        assert_eq!((flags, window), (Flags::SYN | Flags::ACK, 16_384));
         tcb.check(&config);
         let ack = segment(Flags::ACK, 1, 1, 65_535);
         tcb.arrives(&ack, &mut env(&config, now, 16_384, &mut paths));
         tcb.promise(1);
         let text = tcb.output(&mut env(&config, now, 16_384, &mut paths)).unwrap();
-        assert_eq!((text.len, text.window), (1, 16_384), "and the edge stays there");
+        let Segment { payload_len, window, .. } = text.segment;
+        assert_eq!((payload_len, window), (1, 16_384), "and the edge stays there");
     }
 
     #[test]
@@ -306,7 +315,9 @@ mod tests {
         let mut syn = segment(Flags::SYN, 0, 0, 65_535);
         syn.options.window_scale = Some(0);
         let mut room = 16_384;
-        let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
+        let mut tcb = Tcb::CLOSED;
+        tcb.begin(KEY);
+        tcb.open_passive(&syn, Seq(0), &config, now);
         tcb.output(&mut env(&config, now, room, &mut paths));
         tcb.arrives(&segment(Flags::ACK, 1, 1, 65_535), &mut env(&config, now, room, &mut paths));
         assert!(tcb.rcv_shift(&config) > 0, "the unit is more than a byte");
@@ -318,7 +329,7 @@ mod tests {
             room -= 99;
             let ack = tcb.output(&mut env(&config, now, room, &mut paths)).unwrap();
             assert!(
-                u32::from(ack.window) << tcb.rcv_shift(&config) <= room,
+                u32::from(ack.segment.window) << tcb.rcv_shift(&config) <= room,
                 "{ack:?} with room {room}"
             );
         }
@@ -329,7 +340,9 @@ mod tests {
         let config = Config { timestamps: false, ..Config::default() };
         let (mut now, mut paths) = (Instant::ZERO, Paths::new(1, &config));
         let syn = segment(Flags::SYN, 0, 0, 0);
-        let mut tcb = Tcb::open_passive(KEY, &syn, Seq(0), &config, now);
+        let mut tcb = Tcb::CLOSED;
+        tcb.begin(KEY);
+        tcb.open_passive(&syn, Seq(0), &config, now);
         tcb.output(&mut env(&config, now, u32::MAX, &mut paths));
         tcb.arrives(&segment(Flags::ACK, 1, 1, 0), &mut env(&config, now, u32::MAX, &mut paths));
         tcb.promise(10);
@@ -346,7 +359,7 @@ mod tests {
                 Expiry::ProbeWindow
             );
             let probe = tcb.output(&mut env(&config, now, u32::MAX, &mut paths)).unwrap();
-            assert_eq!((probe.seq, probe.len), (Seq(taken), 1));
+            assert_eq!((probe.segment.seq, probe.segment.payload_len), (taken, 1));
             tcb.arrives(
                 &segment(Flags::ACK, 1, taken + 1, 0),
                 &mut env(&config, now, u32::MAX, &mut paths),

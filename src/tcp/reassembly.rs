@@ -281,7 +281,7 @@ mod tests {
 
     impl Model {
         fn new(base: u32, numbers: usize, config: &Config) -> Model {
-            let mut tcb = Tcb::closed();
+            let mut tcb = Tcb::CLOSED;
             tcb.rcv_nxt = Seq(base);
             let paths = Paths::new(1, config);
             let here = vec![false; numbers];

@@ -147,48 +147,46 @@ const _: () = assert!(size_of::<Tcb>() == 128, "a connection is two cache lines"
 
 impl Tcb {
     /// No connection: what an empty slot holds.
-    pub fn closed() -> Tcb {
-        Tcb {
-            key: FlowKey::default(),
-            state: State::Closed,
-            owed: 0,
-            dup_acks_owed: 0,
-            retries: 0,
-            snd_una: Seq(0),
-            snd_nxt: Seq(0),
-            snd_max: Seq(0),
-            snd_wnd: 0,
-            rcv_nxt: Seq(0),
-            rcv_adv: Seq(0),
-            flags: 0,
-            snd_mss: DEFAULT_MSS.v4,
-            ack_by_ms: 0,
-            listener: 0,
-            neighbor: 0,
-            probes: 0,
-            snd_shift: 0,
-            link: 0,
-            armed: Instant::NEVER,
-            wl1: Seq(0),
-            wl2: Seq(0),
-            ts_recent: 0,
-            window_max: 0,
-            path: path::NONE,
-            promised: 0,
-            una_offset: 0,
-            timer_at: Instant::NEVER,
-            heard_at: Instant::ZERO,
-            rtt_seq: Seq(0),
-            rtt_at_us: 0,
-            srtt_us: 0,
-            rttvar_us: 0,
-        }
-    }
+    pub const CLOSED: Tcb = Tcb {
+        key: FlowKey::NONE,
+        state: State::Closed,
+        owed: 0,
+        dup_acks_owed: 0,
+        retries: 0,
+        snd_una: Seq(0),
+        snd_nxt: Seq(0),
+        snd_max: Seq(0),
+        snd_wnd: 0,
+        rcv_nxt: Seq(0),
+        rcv_adv: Seq(0),
+        flags: 0,
+        snd_mss: DEFAULT_MSS.v4,
+        ack_by_ms: 0,
+        listener: 0,
+        neighbor: 0,
+        probes: 0,
+        snd_shift: 0,
+        link: 0,
+        armed: Instant::NEVER,
+        wl1: Seq(0),
+        wl2: Seq(0),
+        ts_recent: 0,
+        window_max: 0,
+        path: path::NONE,
+        promised: 0,
+        una_offset: 0,
+        timer_at: Instant::NEVER,
+        heard_at: Instant::ZERO,
+        rtt_seq: Seq(0),
+        rtt_at_us: 0,
+        srtt_us: 0,
+        rttvar_us: 0,
+    };
 
     /// A connection in TIME-WAIT, as [`TimeWait::thaw`](super::TimeWait::thaw) needs it to begin
     /// with.
     pub(super) fn in_time_wait() -> Tcb {
-        Tcb { state: State::TimeWait, ..Tcb::closed() }
+        Tcb { state: State::TimeWait, ..Tcb::CLOSED }
     }
 
     /// Makes it what an empty slot holds, as far as anybody asks of one: no key, CLOSED, nothing
@@ -199,34 +197,33 @@ impl Tcb {
     pub fn vacate(&mut self) {
         assert!(self.state == State::Closed);
         let Tcb { key, path, .. } = self;
-        (*key, *path) = (FlowKey::default(), path::NONE);
+        (*key, *path) = (FlowKey::NONE, path::NONE);
         self.forget();
     }
 
+    /// Makes it what a connection with this key begins as: CLOSED, whatever it was before. In
+    /// place, as all that follows: a copy of what was just written field by field would wait for
+    /// each of those writes.
+    pub fn begin(&mut self, key: FlowKey) {
+        *self = Tcb::CLOSED;
+        self.key = key;
+    }
+
     /// Active OPEN (RFC 9293 s3.10.1): SYN-SENT, a SYN owed.
-    pub fn open_active(key: FlowKey, iss: Seq, now: Instant) -> Tcb {
-        let mut tcb = Tcb { key, snd_mss: DEFAULT_MSS.of(key.family()), ..Tcb::closed() };
-        tcb.start_at(iss, now);
-        tcb.enter(Event::ActiveOpen);
-        tcb
+    pub fn open_active(&mut self, iss: Seq, now: Instant) {
+        self.snd_mss = DEFAULT_MSS.of(self.key.family());
+        self.start_at(iss, now);
+        self.enter(Event::ActiveOpen);
     }
 
     /// A SYN arrived in LISTEN (RFC 9293 s3.10.7.2): SYN-RECEIVED, a SYN-ACK owed. That it was
     /// LISTEN is remembered (MUST-11).
-    pub fn open_passive(
-        key: FlowKey,
-        segment: &Segment,
-        iss: Seq,
-        config: &Config,
-        now: Instant,
-    ) -> Tcb {
-        let mut tcb = Tcb { key, ..Tcb::closed() };
-        tcb.start_at(iss, now);
-        tcb.flags |= flag::PASSIVE;
-        tcb.learn_syn(segment, config);
-        tcb.enter(Event::PassiveOpen);
-        tcb.enter(Event::Syn);
-        tcb
+    pub fn open_passive(&mut self, segment: &Segment, iss: Seq, config: &Config, now: Instant) {
+        self.start_at(iss, now);
+        self.flags |= flag::PASSIVE;
+        self.learn_syn(segment, config);
+        self.enter(Event::PassiveOpen);
+        self.enter(Event::Syn);
     }
 
     /// The only way from state to state.

@@ -39,14 +39,17 @@ impl Piece {
 
 impl Tcb {
     /// The next text or FIN that the peer's window and ours allow.
-    pub(super) fn text(&mut self, env: &mut Env<'_>) -> Option<Transmit> {
+    pub(super) fn text(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         let asked = self.owed & (owed::PROBE | owed::TAIL);
         self.owed &= !(owed::PROBE | owed::TAIL);
         let options = self.text_options(env.config, env.now);
         // MUST-16: what options take is the text's loss.
-        let mss = u32::from(self.snd_mss) - options.len() as u32;
-        let stretch = self.stretch(asked, mss, env)?;
-        let piece = self.piece(&stretch, asked, mss, env)?;
+        let mss = u32::from(self.segment_bytes());
+        let Some(piece) =
+            self.stretch(asked, mss, env).and_then(|stretch| self.piece(&stretch, asked, mss, env))
+        else {
+            return false;
+        };
         let Piece { start, len, fin } = piece;
         let again = start.before(self.snd_max);
         let mut flags = Flags::ACK;
@@ -62,18 +65,11 @@ impl Tcb {
         let offset = self.offset_at(start);
         self.sent_text(&piece, asked, env);
         self.owed &= !(owed::ACK | owed::HANDSHAKE);
-        Some(Transmit {
-            seq: start,
-            ack: self.rcv_nxt,
-            flags,
-            window: self.advertise(env.config, env.room),
-            options,
-            offset,
-            len: len as u16,
-            again,
-            tos: 0,
-            urgent: 0,
-        })
+        let window = self.advertise(env.config, env.room);
+        out.set(start, self.rcv_nxt, flags, window, options);
+        out.segment.payload_len = len as u16;
+        (out.offset, out.again) = (offset, again);
+        true
     }
 
     /// Where to go on: with what is lost, else with what is new. `None` if a flight would have to

@@ -120,7 +120,9 @@ pub mod tests {
         let mut syn = segment(Flags::SYN, 99, 0, stamp(5));
         syn.options.window_scale = Some(3);
         let now = Instant::ZERO + Span::from_secs(1);
-        let mut tcb = Tcb::open_passive(KEY, &syn, Seq(1000), config, now);
+        let mut tcb = Tcb::CLOSED;
+        tcb.begin(KEY);
+        tcb.open_passive(&syn, Seq(1000), config, now);
         let mut env = Env { config, now, room: u32::MAX, nagle: false, paths };
         tcb.output(&mut env);
         tcb.arrives(&segment(Flags::ACK, 100, 1001, stamp(6)), &mut env);

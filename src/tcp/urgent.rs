@@ -61,14 +61,15 @@ impl Tcb {
     pub(super) fn mark_urgent(&mut self, transmit: &mut Transmit, paths: &mut Paths) {
         let said = paths.of(self).and_then(|path| path.urgent.said);
         let Some(end) = said.map(|end| end.min(self.promised)) else { return };
-        let bare = !transmit.flags.has(Flags::SYN) && !transmit.flags.has(Flags::RST);
-        if !bare || transmit.seq.before(self.snd_una) {
+        let bare =
+            !transmit.segment.flags.has(Flags::SYN) && !transmit.segment.flags.has(Flags::RST);
+        if !bare || Seq(transmit.segment.seq).before(self.snd_una) {
             return;
         }
-        let at = self.una_offset + u64::from(transmit.seq.since(self.snd_una));
+        let at = self.una_offset + u64::from(Seq(transmit.segment.seq).since(self.snd_una));
         if end > at {
-            transmit.flags = transmit.flags | Flags::URG;
-            transmit.urgent = (end - at).min(u64::from(u16::MAX)) as u16;
+            transmit.segment.flags = transmit.segment.flags | Flags::URG;
+            transmit.segment.urgent = (end - at).min(u64::from(u16::MAX)) as u16;
         }
     }
 }

@@ -48,6 +48,15 @@ pub(super) struct Words {
 }
 
 impl Options {
+    pub const NONE: Options = Options {
+        mss: None,
+        window_scale: None,
+        sack_permitted: false,
+        timestamps: None,
+        sack: Sack { blocks: [(0, 0); SACK_BLOCKS_MAX], count: 0 },
+        user_timeout: None,
+    };
+
     /// Reads the option bytes of any segment, at any alignment (RFC 9293 s3.1 MUST-5, MUST-64). An
     /// option that we know but whose length is not its own is skipped; of two alike the last
     /// counts.

@@ -9,7 +9,7 @@ use super::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
 use super::options::Options;
 use super::tcp::{self, Flags};
 use super::{Family, Malformed, arp, checksum, ethernet, icmp, ipv6, ndp};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A TCP segment with its addresses, as it arrived or as it shall be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,23 @@ pub enum Verify {
 }
 
 impl Segment {
+    /// From nobody to nobody, and with nothing in it.
+    pub const BLANK: Segment = Segment {
+        src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        src_port: 0,
+        dst_port: 0,
+        seq: 0,
+        ack: 0,
+        flags: Flags(0),
+        window: 0,
+        urgent: 0,
+        tos: 0,
+        options: Options::NONE,
+        payload_at: 0,
+        payload_len: 0,
+    };
+
     /// Sequence numbers it takes: its payload, and one each for SYN and FIN (RFC 9293 s3.4).
     pub fn seq_len(&self) -> u32 {
         u32::from(self.payload_len)
@@ -85,7 +102,7 @@ impl Segment {
 ///
 /// # Errors
 /// Why it can't be: to be counted and dropped, never answered.
-#[inline]
+#[inline(never)] // What it answers is then written where the caller keeps it, and not copied.
 pub fn parse(frame: &[u8], verify: Verify) -> Result<Packet, Malformed> {
     match Plain::of(frame, verify) {
         Some(plain) => Ok(plain.packet()),
