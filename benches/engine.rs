@@ -168,6 +168,7 @@ mod ours {
                     }],
                     share: 0,
                     shares: 1,
+                    rss: None,
                 }),
                 keepalive: None,
                 connections_max,

@@ -79,10 +79,28 @@ impl Pool {
     /// # Panics
     /// As [`Pool::for_mtu`].
     pub fn pair_for_mtu(frames: u32, mtu: u16) -> io::Result<(Pool, Pool)> {
-        let (umem, mut free) = Umem::new(frames * 2, chunk_bytes(mtu))?;
-        let mut other = Vec::with_capacity(frames as usize * 2);
-        other.extend(free.drain(frames as usize..));
-        Ok((Pool { umem: umem.clone(), free }, Pool { umem, free: other }))
+        let mut pools = Pool::several(2, frames, mtu)?;
+        let second = pools.swap_remove(1);
+        Ok((pools.swap_remove(0), second))
+    }
+
+    /// `count` pools of `frames` frames each over one memory, for datagrams as [`Pool::for_mtu`].
+    ///
+    /// # Errors
+    /// Not enough memory.
+    ///
+    /// # Panics
+    /// As [`Pool::for_mtu`], or if `count` is zero.
+    pub fn several(count: usize, frames: u32, mtu: u16) -> io::Result<Vec<Pool>> {
+        let (umem, mut all) = Umem::new(frames * count as u32, chunk_bytes(mtu))?;
+        let mut pool = |_| {
+            // What moves between pools is paid for, but two that trade a burst are out of balance
+            // till then.
+            let mut free = Vec::with_capacity(frames as usize * 2);
+            free.extend(all.drain(all.len() - frames as usize..));
+            Pool { umem: umem.clone(), free }
+        };
+        Ok((0..count).map(&mut pool).collect())
     }
 
     /// The warmest free frame, or `None` when all are in use; the caller counts what it could not

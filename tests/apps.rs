@@ -58,6 +58,7 @@ impl Pair {
             targets: vec![Target { addresses, first_port: 80, last_port: 80 }],
             share: 0,
             shares: 1,
+            rss: None,
         };
         let client_config = Config { ranges: Some(ranges), ..config(CLIENT, 1) };
         let client = Client::new(workload, load, 7);

@@ -72,7 +72,8 @@ fn a_wrong_command_line_is_exit_code_2() {
     let two = ["--addr", "fd00::2/64", "--target", "[fd00::3]:80", "--mtu", "1000"];
     expect(&[&from[..], &two].concat(), 2, "at least 1280");
     expect(&["client", "--sport", "2000-1000"], 2, "port range `2000-1000` is empty");
-    expect(&["bench", "--threads", "3"], 2, "--threads 1 or 2");
+    expect(&["bench", "--threads", "3"], 2, "--threads 1 or an even number");
+    expect(&["bench", "--threads", "4", "--floor"], 2, "--threads 1 or 2");
     expect(&["bench", "--compare", "kernel"], 2, "--link veth");
     expect(&["bench", "--floor", "-n", "10"], 2, "without --count");
     expect(&["frobnicate"], 2, "frobnicate");
@@ -180,6 +181,24 @@ fn a_bench_on_two_threads_agrees_with_itself() {
         return;
     }
     holds_together(&bench(&["-n", "5000", "--threads", "2"]), 5000);
+}
+
+/// Goal: a side's workers are more than cores, and frames are spread over them by a hash. Every
+/// reply comes to the worker that asked; what strays is ARP alone: each request's answer, and each
+/// announcement, which is the only thing that nobody has a use for, to the three others.
+#[test]
+fn a_bench_on_more_threads_than_cores_agrees_with_itself_and_nothing_strays() {
+    for workload in ["handshake", "http"] {
+        let report = bench(&["-n", "4000", "--threads", "8", "--workload", workload]);
+        holds_together(&report, 4000);
+        for side in ["client", "server"] {
+            let of = |name: &str| number(&report, &format!("/{side}/{name}"));
+            let arps = of("counters/arp_requests_total") + of("counters/rx_not_ours_total");
+            assert!(arps < 100 && of("workers") == 4 && of("frames_missing") == 0);
+            assert_eq!(of("counters/strays_in_total"), arps * 3, "{report:#}");
+            assert_eq!(of("counters/strays_dropped_total"), 0);
+        }
+    }
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn launches_wait_while_what_is_under_way_finds_no_room() {
         targets: vec![Target { addresses: Range::only(SERVER), first_port: 80, last_port: 80 }],
         share: 0,
         shares: 1,
+        rss: None,
     };
     let mut client = engine(Config { ranges: Some(ranges), ..config(CLIENT, vec![]) });
     let mut pool = Pool::new(128).unwrap();

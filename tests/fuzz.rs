@@ -112,6 +112,7 @@ fn client(rng: &mut Rng) -> Engine<Client> {
         targets: vec![target(Range::only(THEIRS)), target(Range::only(THEIRS6))],
         share: 0,
         shares: 1,
+        rss: None,
     });
     let http = Workload::Http {
         host: "h".into(),

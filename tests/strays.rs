@@ -142,6 +142,7 @@ fn clients(own: &[Lane], peers: &[Lane], spread: Spread, each: u64) -> Vec<Worke
             targets: vec![Target { addresses, first_port: 80, last_port: 80 }],
             share,
             shares: own.len() as u16,
+            rss: None,
         };
         let workload = Workload::Rr { request_bytes: 100, response_bytes: 100, count: 2 };
         let load = Load {
@@ -244,13 +245,23 @@ fn an_arp_reply_that_arrives_at_one_worker_resolves_for_the_others() {
 }
 
 fn segment(flags: Flags, port: u16, seq: u32, ack: u32) -> Vec<u8> {
+    emit(&to_server(), [(CLIENT, 5000), (SERVER, port)], flags, seq, ack)
+}
+
+fn emit(
+    link: &ethernet::Header,
+    [(src, src_port), (dst, dst_port)]: [(Ipv4Addr, u16); 2],
+    flags: Flags,
+    seq: u32,
+    ack: u32,
+) -> Vec<u8> {
     let options = Options::default();
     let header_len = segment::header_len(false, Family::V4, &options);
     let segment = Segment {
-        src: CLIENT.into(),
-        dst: SERVER.into(),
-        src_port: 5000,
-        dst_port: port,
+        src: src.into(),
+        dst: dst.into(),
+        src_port,
+        dst_port,
         seq,
         ack,
         flags,
@@ -262,12 +273,16 @@ fn segment(flags: Flags, port: u16, seq: u32, ack: u32) -> Vec<u8> {
         payload_len: 0,
     };
     let mut frame = vec![0; header_len];
-    segment::emit(&mut frame, &to_server(), &segment, 1, 64);
+    segment::emit(&mut frame, link, &segment, 1, 64);
     frame
 }
 
 fn to_server() -> ethernet::Header {
     ethernet::Header { dst: SERVER_MAC, src: CLIENT_MAC, vlan: None, ethertype: ETHERTYPE_IPV4 }
+}
+
+fn to_client() -> ethernet::Header {
+    ethernet::Header { dst: CLIENT_MAC, src: SERVER_MAC, vlan: None, ethertype: ETHERTYPE_IPV4 }
 }
 
 /// The TCP segments that were sent to the first lane.
@@ -304,6 +319,27 @@ fn what_belongs_to_no_worker_is_answered_once_by_the_last() {
             assert_eq!(counters.strays_out, count as u64 - 1);
             assert_eq!((counters.in_segs, counters.rx_frames), (1, 1));
         }
+    }
+}
+
+/// Goal: a client's source port says which worker it is of, so that what strays goes there in one
+/// step, and is refused there if there is no connection.
+#[test]
+fn a_client_s_stray_takes_one_step_to_the_worker_whose_port_it_is() {
+    for (at, port) in [(0, 40_000), (0, 40_001), (2, 40_000), (3, 40_002), (1, 40_004)] {
+        let (near, far) = (lanes(4), lanes(1));
+        let mut clients = clients(&near, &far, alternately, 1);
+        let ports = [(SERVER, 80), (CLIENT, port)];
+        near[at].borrow_mut().push_back(emit(&to_client(), ports, Flags::ACK, 1, 7));
+        for step in 1..10 {
+            turn(&mut clients, Instant::ZERO + Span::from_micros(step));
+        }
+        let owner = usize::from(port % 4);
+        let counters = sum(&clients);
+        assert_eq!(counters.strays_out, u64::from(at != owner), "at {at} for {owner}");
+        assert_eq!((counters.strays_in, counters.in_segs), (counters.strays_out, 1));
+        assert_eq!(clients[owner].engine.counters.out_rsts, 1, "at {at} for {owner}");
+        assert_eq!(counters.out_rsts, 1);
     }
 }
 
@@ -391,13 +427,7 @@ fn an_icmp_error_reaches_the_worker_that_has_what_it_quotes() {
     };
     let about = Unspoken::v4(&header, 14);
     let mut error = vec![0; icmp::error_len(false, &about)];
-    let back = ethernet::Header {
-        dst: CLIENT_MAC,
-        src: SERVER_MAC,
-        vlan: None,
-        ethertype: ETHERTYPE_IPV4,
-    };
-    icmp::emit_error(&mut error, &back, &about, quote, 1, 64);
+    icmp::emit_error(&mut error, &to_client(), &about, quote, 1, 64);
     near[0].borrow_mut().push_back(error);
     turn(&mut clients, Instant::ZERO + Span::from_millis(1));
     assert_eq!(clients[1].engine.app.results().failed.of(End::Unreachable), 1);

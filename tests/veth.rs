@@ -153,6 +153,28 @@ fn two_workers_connect_to_a_kernel_server() {
     assert_eq!(code, Some(0), "{report:#}");
     assert_whole(&report, "client", 5000);
     assert!(number(&report, "/client/counters/strays_in_total") > 1000, "{report:#}");
+    assert_eq!(report["rss"], "handed on");
+}
+
+/// Goal: what AF_XDP sends on a queue arrives on the peer's queue of that number, so that two
+/// workers each, with a queue each, bring every reply home: ARP alone is handed on.
+#[test]
+fn two_workers_of_ours_meet_two_of_ours_queue_by_queue() {
+    let Some((lab, _turn)) = lab_for_two("pairs") else { return };
+    let server = Running::server(&lab, &["--listen", "9=discard", "--cpus", "0-1"]);
+    let target = format!("{OURS}:9");
+    let arguments = ["client", "--addr", "10.99.0.200/24", "--target", &target];
+    let load = ["--cpus", "0-1", "-n", "2k", "-c", "64"];
+    let client = Running::start(&lab, End::Far, &[&arguments[..], &load].concat());
+    let (code, report) = client.end();
+    assert_eq!(code, Some(0), "{report:#}");
+    let served = server.stop();
+    for (report, side) in [(&report, "client"), (&served, "server")] {
+        assert_whole(report, side, 2000);
+        assert_eq!(report["rss"], "same queue");
+        let strays = number(report, &format!("/{side}/counters/strays_in_total"));
+        assert!(strays < 20, "{strays}: {report:#}");
+    }
 }
 
 #[test]

@@ -8,10 +8,12 @@ use crate::app::client::{self, Client, Close, Workload};
 use crate::app::server::{self, Server};
 use crate::app::stream::ENDLESS;
 use crate::engine::{Config, Listener, Subnet};
+use crate::flow::Rss;
 use crate::flow::tuples::Ranges;
 use crate::rng::Rng;
 use crate::tcp::{self, Mss};
 use crate::wire::ethernet::Mac;
+use std::sync::Arc;
 
 /// Which of several workers: `index` of `count`.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +79,14 @@ fn served(app: AppName, response_size: u64) -> server::Service {
     }
 }
 
-/// Where this worker's connections go from and to.
-pub fn ranges(subnets: &[Subnet], drive: &Drive, sport: Ports, share: Share) -> Ranges {
+/// Where this worker's connections go from and to; `rss` brings their replies back to it.
+pub fn ranges(
+    subnets: &[Subnet],
+    drive: &Drive,
+    sport: Ports,
+    share: Share,
+    rss: Option<Arc<Rss>>,
+) -> Ranges {
     Ranges {
         locals: subnets.iter().map(Subnet::range).collect(),
         first_port: sport.first,
@@ -86,6 +94,7 @@ pub fn ranges(subnets: &[Subnet], drive: &Drive, sport: Ports, share: Share) -> 
         targets: drive.targets.clone(),
         share: share.index,
         shares: share.count,
+        rss,
     }
 }
 

@@ -14,8 +14,10 @@ use crate::app::results::{Results, Served};
 use crate::app::server::Server;
 use crate::device::Device;
 use crate::engine::Engine;
+use crate::flow::Rss;
 use crate::frame::Pool;
 use crate::stats::publish::Board;
+use crate::time::Instant;
 use crate::wire::ethernet::Mac;
 use crate::worker::Worker;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(super) struct Bench {
     pub orders: Arc<Orders>,
     /// A row for each client.
     pub board: Arc<Board>,
+    /// Where the link spreads frames over several workers of a side.
+    pub rss: Option<Arc<Rss>>,
 }
 
 /// A device with the frames that belong to it, and its MAC address.
@@ -59,7 +63,8 @@ impl Bench {
             seed: assemble::seed(stack, share),
         };
         let mut config = config(stack, stack.subnets.clone(), port.mac, self.mtu());
-        config.ranges = Some(assemble::ranges(&stack.subnets, drive, SPORT_DEFAULT, share));
+        let rss = self.rss.clone();
+        config.ranges = Some(assemble::ranges(&stack.subnets, drive, SPORT_DEFAULT, share, rss));
         let app = assemble::client(drive, stack, share);
         let device = self.wrapped(port.device, &port.pool, &wrappers)?;
         let worker = Worker::new(device, Engine::new(config, app, self.clock.now()), port.pool);
@@ -125,24 +130,24 @@ pub(super) fn alternate<C: Device, S: Device>(
             }
         }
     }
-    let server = Some(server_found(server, clock));
-    Found { client: Some(client_found(client, clock)), server, ..Found::default() }
+    let server = Some(server_found(server, clock.now()));
+    Found { client: Some(client_found(client, clock.now())), server, ..Found::default() }
 }
 
-/// What the server found.
+/// What the server found, its own part having been over at `over_at`.
 pub(super) fn server_found<D: Device>(
     server: Runner<D, Server>,
-    clock: &Clock,
+    over_at: Instant,
 ) -> (Finding, Served) {
-    let (finding, app) = server.finish(clock.now());
+    let (finding, app) = server.finish(over_at);
     (finding, *app.served())
 }
 
-/// What the client found.
+/// What the client found, its own part having been over at `over_at`.
 pub(super) fn client_found<D: Device>(
     client: Runner<D, Client>,
-    clock: &Clock,
+    over_at: Instant,
 ) -> (Finding, Results) {
-    let (finding, app) = client.finish(clock.now());
+    let (finding, app) = client.finish(over_at);
     (finding, app.results().clone())
 }

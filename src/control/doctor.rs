@@ -1,7 +1,7 @@
 //! What this machine can do, and how to mend what it can't. Everything is asked, nothing is
 //! changed.
 
-use super::{Failure, pin};
+use super::{Failure, homing, pin};
 use crate::sys::net::{self, Interface};
 use crate::sys::{bpf, socket};
 use std::fmt;
@@ -211,6 +211,7 @@ fn one_interface(name: &str) -> Vec<Finding> {
             "{name}: GRO is off; on a veth the transmit queue can then stay stopped after a run: ethtool -K {name} gro on"
         )));
     }
+    findings.extend(one_rss(name, *queues));
     findings.extend(one_vlan(name, driver, *rx_vlan));
     findings.push(one_ipv6(name));
     if driver == "veth" {
@@ -229,6 +230,27 @@ fn one_interface(name: &str) -> Vec<Finding> {
         )),
     });
     findings
+}
+
+/// Whether source ports can be chosen so that replies come to the worker that asked.
+fn one_rss(name: &str, queues: u32) -> Option<Finding> {
+    if queues == 1 {
+        return None;
+    }
+    let follow = || {
+        let spreading = homing::read(name)?;
+        homing::verdict(&spreading, queues).map(|()| spreading.table.len())
+    };
+    Some(match follow() {
+        Ok(buckets) => Finding::Good(format!(
+            "{name}: RSS can be read (Toeplitz, {buckets} entries): a client with several workers \
+             takes source ports whose replies come to the worker that asked"
+        )),
+        Err(why) => Finding::Note(format!(
+            "{name}: RSS can't be followed: {why}; replies that come to another worker are handed \
+             on, which costs where a peer does not keep a connection on one queue"
+        )),
+    })
 }
 
 /// What becomes of 802.1Q tags on the way to us.

@@ -484,6 +484,7 @@ mod tests {
             clock: Clock::start(),
             orders: Arc::new(Orders::default()),
             board: Arc::new(Board::new(1)),
+            rss: None,
         }
     }
 

@@ -4,6 +4,7 @@ use super::bench::Bench;
 use super::bulk::Carried;
 use super::clock::Clock;
 use super::crew::{self, Found, Member, Watch};
+use super::homing::Homing;
 use super::nic::{Build, Crew, Nic, Part};
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::Side;
@@ -46,6 +47,7 @@ impl Run {
             clock: self.clock,
             orders: Arc::clone(&self.orders),
             board: Arc::new(Board::new(rows)),
+            rss: None,
         }
     }
 
@@ -154,7 +156,7 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
     let sides = run.crew(members, &board, &plan.output, None)?;
     let side = sides.server.as_ref().ok_or_else(no_side)?;
     let verdict = Ok(summary::server_verdict(side));
-    finish(&plan.stack, &plan.output, ("server", side), &verdict)?;
+    finish(&plan.stack, &plan.output, ("server", side), nic.homing(), &verdict)?;
     output::end(verdict, sides.signalled && plan.duration.is_some())
 }
 
@@ -170,7 +172,8 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let board = Arc::new(Board::new(nic.workers()));
     let sport = drive.sport.unwrap_or(nic.sport_default());
     let app = |share, config: &mut Config| {
-        config.ranges = Some(assemble::ranges(&stack.subnets, drive, sport, share));
+        let rss = nic.homing().rss();
+        config.ranges = Some(assemble::ranges(&stack.subnets, drive, sport, share, rss));
         assemble::client(drive, stack, share)
     };
     let found = |(finding, app): (_, Client)| Found {
@@ -184,7 +187,7 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let sides = run.crew(members, &board, &plan.output, drive.rate)?;
     let side = sides.client.as_ref().ok_or_else(no_side)?;
     let verdict = summary::client_verdict(side);
-    finish(stack, &plan.output, ("client", side), &verdict)?;
+    finish(stack, &plan.output, ("client", side), nic.homing(), &verdict)?;
     let has_end = drive.duration.is_some() || drive.count.is_some();
     output::end(verdict, sides.signalled && has_end)
 }
@@ -194,12 +197,15 @@ fn finish(
     stack: &Stack,
     output: &Output,
     (name, side): (&'static str, &Side),
+    homing: &Homing,
     verdict: &Result<String, String>,
 ) -> Result<(), Failure> {
     let mut sections = Map::new();
     sections.insert("settings".into(), settings(stack));
+    sections.insert("rss".into(), homing.name(side).into());
     sections.insert(name.into(), side.json());
-    let notes = [summary::time_wait(stack.tcp.msl)];
+    let mut notes = vec![summary::time_wait(stack.tcp.msl)];
+    notes.extend(homing.note(side));
     let text = output::Text { verdict, sides: &[(name, side)], notes: &notes };
     output::write(name, output, &text, sections)
 }
@@ -253,7 +259,9 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
         // A core without a connection has nothing to do.
         (None, LinkName::Veth) => cores.len().min(plan.drive.connections as usize),
     };
-    if cores.is_empty() || cores.len() < threads {
+    // Beyond two, threads on a link in memory make way for each other.
+    let enough = cores.len() >= threads || (plan.link == LinkName::Memory && threads > 2);
+    if cores.is_empty() || !enough {
         return Err(Failure::Environment(format!(
             "{threads} threads need as many cores, and there are {}: --threads, or --cpus",
             cores.len()
@@ -261,20 +269,24 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
     }
     let run = Run::start()?;
     match plan.link {
-        LinkName::Memory => bench_memory(plan, &run, &cores[..threads]),
+        LinkName::Memory => bench_memory(plan, &run, threads, &cores),
         LinkName::Veth if plan.peer == PeerName::Kernel => bench_veth(plan, &run, &cores),
         LinkName::Veth => bench_veth(plan, &run, &cores[..threads]),
     }
 }
 
-fn bench_memory(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure> {
-    let bench = run.bench(plan, 1);
-    let members = |bench: &Bench| match *cores {
-        [core] => Ok(memory::one_thread(bench.clone(), core)),
-        [first, second, ..] => memory::two_threads(bench, [first, second]).map_err(Failure::Run),
-        [] => Ok(Vec::new()),
+fn bench_memory(plan: &BenchPlan, run: &Run, threads: usize, cores: &[u32]) -> Result<(), Failure> {
+    let bench = run.bench(plan, threads.div_ceil(2));
+    let members = |bench: &Bench| match (threads, cores) {
+        (1, &[core, ..]) => Ok(memory::one_thread(bench.clone(), core)),
+        (2, &[first, second, ..]) => {
+            memory::two_threads(bench, [first, second]).map_err(Failure::Run)
+        }
+        (threads, cores) => memory::many_threads(bench, threads, cores).map_err(Failure::Run),
     };
-    let under = |under: &floor::Under| memory::floor(under, cores).map_err(Failure::Run);
+    // The plan has no floor under more than two threads.
+    let floor_cores = &cores[..threads.min(cores.len())];
+    let under = |under: &floor::Under| memory::floor(under, floor_cores).map_err(Failure::Run);
     let sides = run.measured(&bench, members, under)?;
     finish_bench(plan, &sides, Comparison::default())
 }

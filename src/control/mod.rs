@@ -11,6 +11,7 @@ pub mod config;
 mod crew;
 pub mod doctor;
 mod floor;
+mod homing;
 mod kernel;
 pub mod launch;
 mod live;

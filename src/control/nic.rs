@@ -2,6 +2,7 @@
 
 use super::assemble::{self, Share, config};
 use super::crew::{Found, Job, Member};
+use super::homing::Homing;
 use super::launch::Run;
 use super::plan::{Drive, Service, Site, Stack, links};
 use super::runner::{Finding, Milestones, Runner, Term};
@@ -45,6 +46,7 @@ pub(super) struct Nic {
     door: Door,
     /// Queues of each worker, and the core it belongs on.
     crews: Vec<(u32, Vec<u32>)>,
+    homing: Homing,
     /// Kept for the length of the run: restored when dropped.
     _deferral: Option<Deferral>,
     mtu: u16,
@@ -90,6 +92,7 @@ impl Nic {
                 "--mtu {mtu}: jumbo frames have one worker: --cpus with one core"
             )));
         }
+        let homing = Homing::of(&interface.name, &crews);
         let door = door(site, steering).map_err(environment)?;
         let deferral = match site.busy_poll {
             true => Some(Deferral::start(&site.interface).map_err(environment)?),
@@ -99,6 +102,7 @@ impl Nic {
             name: site.interface.clone(),
             door,
             crews,
+            homing,
             _deferral: deferral,
             mtu,
             mac: Mac(interface.mac),
@@ -108,6 +112,11 @@ impl Nic {
 
     pub fn workers(&self) -> usize {
         self.crews.len()
+    }
+
+    /// How replies come to the worker that asked.
+    pub fn homing(&self) -> &Homing {
+        &self.homing
     }
 
     /// Source ports, unless they were asked for.

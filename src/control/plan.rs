@@ -193,8 +193,11 @@ impl BenchPlan {
         let Rig { link, threads, peer, compare, floor, family } = rig;
         let (link, peer) = (link.unwrap_or_default(), peer.unwrap_or_default());
         match (link, threads, compare) {
-            (LinkName::Memory, Some(3..), _) => {
-                return Err("--link memory has two ends: --threads 1 or 2".to_string());
+            (LinkName::Memory, Some(odd @ 3..), _) if odd % 2 == 1 => {
+                return Err("--link memory has two ends: --threads 1 or an even number".into());
+            }
+            (LinkName::Memory, Some(3..), _) if floor => {
+                return Err("--floor in memory has two ends: --threads 1 or 2".to_string());
             }
             (LinkName::Memory, _, Some(_)) => {
                 return Err("--compare needs --link veth: the kernel has no other".to_string());

@@ -161,6 +161,12 @@ impl Side {
         }
     }
 
+    /// How often a frame was handed from one worker to the next, per frame received.
+    pub fn stray_ratio(&self) -> f64 {
+        let Counters { strays_in, rx_frames, .. } = self.found.counters;
+        strays_in as f64 / rx_frames.max(1) as f64
+    }
+
     /// A counter of the device, if it has it.
     pub fn device_counter(&self, name: &str) -> Option<u64> {
         self.found.device.counters.iter().find(|(known, _)| *known == name).map(|&(_, value)| value)
@@ -192,6 +198,7 @@ impl Side {
             "segments_retransmitted_total": c.retrans_segs,
             "tcp_efficiency_ratio": self.tcp_efficiency(),
             "verify_errors_total": self.verify_errors,
+            "strays_per_packet": self.stray_ratio(),
             "rx_packets_total": c.rx_frames,
             "tx_packets_total": c.tx_frames,
             "tx_kicks_total": self.device_counter("tx_kicks_total").unwrap_or(0),

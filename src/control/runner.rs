@@ -16,7 +16,7 @@ use crate::device::{Device, Report};
 use crate::stats::Counters;
 use crate::stats::publish::{Board, Gauges};
 use crate::time::{Instant, Span};
-use crate::worker::Worker;
+use crate::worker::{Place, Worker};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -66,6 +66,8 @@ pub struct Runner<D, A: App> {
     look_at: Instant,
     turns: u64,
     busy_turns: u64,
+    /// The last turn moved no frame.
+    idle: bool,
     started: Instant,
     stopped: Instant,
     at_start: Counters,
@@ -189,6 +191,7 @@ impl<D: Device, A: App> Runner<D, A> {
             look_at: Instant::ZERO,
             turns: 0,
             busy_turns: 0,
+            idle: false,
             started: Instant::ZERO,
             stopped: Instant::ZERO,
             at_start: Counters::default(),
@@ -196,10 +199,22 @@ impl<D: Device, A: App> Runner<D, A> {
         }
     }
 
+    /// Takes its place among the workers of a run.
+    pub fn join(&mut self, place: Place) {
+        self.worker.join(place);
+    }
+
+    /// True if the last turn moved no frame: another thread may have the core.
+    pub fn is_idle(&self) -> bool {
+        self.idle
+    }
+
     /// One turn of the worker. False once everything is over.
     #[inline]
     pub fn turn(&mut self, now: Instant) -> bool {
-        self.busy_turns += u64::from(self.worker.turn(now));
+        let moved = self.worker.turn(now);
+        self.busy_turns += u64::from(moved);
+        self.idle = !moved;
         self.turns += 1;
         if now >= self.look_at {
             self.look(now);

@@ -368,8 +368,9 @@ pub struct Rig {
     /// memory]
     #[arg(long)]
     pub link: Option<LinkName>,
-    /// Threads: memory 1 (both ends on one core) or 2 (a core each); veth one queue each [default:
-    /// 1; veth: every core]
+    /// Threads: memory 1 (both ends on one core), 2 (a core each), or as many clients as servers
+    /// on queues of their own, on more threads than cores too; veth one queue each [default: 1;
+    /// veth: every core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: Option<u32>,
     /// Who serves: our stack, or on a veth the kernel's own sockets [default: ours]

@@ -254,7 +254,7 @@ impl Stage {
             while served.strong_count() > 0 {
                 client.turn(clock.now());
             }
-            Ok(Found { client: Some(client_found(client, clock)), ..Found::default() })
+            Ok(Found { client: Some(client_found(client, clock.now())), ..Found::default() })
         };
         let serve = move |clock: &Clock| {
             let _serving = serving;

@@ -3,6 +3,7 @@
 
 pub mod impair;
 pub mod link;
+pub mod mesh;
 pub mod packet;
 pub mod pcap;
 pub mod steering;

@@ -159,7 +159,7 @@ impl<A: App> Engine<A> {
         from: Link,
         tx: &mut Burst,
     ) -> Option<Frame> {
-        let mut frame = self.pass_on_segment(frame)?;
+        let mut frame = self.pass_on_segment(frame, segment)?;
         if segment.flags.has(Flags::RST) {
             return Some(frame);
         }

@@ -310,7 +310,7 @@ impl<A: App> Engine<A> {
         let listener = self.listeners[segment.dst_port as usize];
         // "First, check for a RST: An incoming RST should be ignored."
         if segment.flags.has(Flags::RST) {
-            return self.pass_on_segment(frame);
+            return self.pass_on_segment(frame, segment);
         }
         // "Second, check for an ACK: Any acknowledgment is bad if it arrives on a connection still
         // in the LISTEN state."
@@ -319,7 +319,7 @@ impl<A: App> Engine<A> {
         }
         // "Third, check for a SYN"; "Fourth, other data or control: ... drop the segment".
         if !segment.flags.has(Flags::SYN) {
-            return self.pass_on_segment(frame);
+            return self.pass_on_segment(frame, segment);
         }
         self.open_passive(now, segment, listener, from, floor);
         Some(frame)
@@ -367,22 +367,37 @@ impl<A: App> Engine<A> {
     /// Leaves a frame that belongs to no connection here to the next worker, which may have it.
     /// Answers it if every worker has seen it: the last deals with it as if there were no other. It
     /// counts as received where it ends.
-    pub(super) fn pass_on(&mut self, mut frame: Frame) -> Option<Frame> {
-        let passes = frame.passes() + 1;
-        if passes >= self.workers {
+    pub(super) fn pass_on(&mut self, frame: Frame) -> Option<Frame> {
+        self.pass_on_by(frame, 1)
+    }
+
+    /// [`Engine::pass_on`] to the worker `places` onward: those between can't have it.
+    fn pass_on_by(&mut self, mut frame: Frame, places: u16) -> Option<Frame> {
+        let passes = frame.passes() + places;
+        if passes >= self.workers || places == 0 {
             return Some(frame);
         }
         frame.set_passes(passes);
         self.counters.strays_out += 1;
         self.counters.rx_frames -= 1;
         self.counters.rx_bytes -= frame.bytes().len() as u64;
-        self.strays.push(frame);
+        self.strays.push((places, frame));
         None
     }
 
-    /// [`Engine::pass_on`] for a TCP segment.
-    pub(super) fn pass_on_segment(&mut self, frame: Frame) -> Option<Frame> {
-        let kept = self.pass_on(frame);
+    /// [`Engine::pass_on`] for a TCP segment. If it is to a port that only clients use, the
+    /// four-tuple tells whose it is, and it takes one step instead of half a round.
+    pub(super) fn pass_on_segment(&mut self, frame: Frame, segment: &Segment) -> Option<Frame> {
+        let workers = self.workers;
+        let listens = self.listeners[usize::from(segment.dst_port)] != NO_LISTENER;
+        let places = match &self.config.ranges {
+            Some(ranges) if ranges.shares == workers && !listens => {
+                let owner = ranges.worker_of(&Endpoints::of_received(segment));
+                (u32::from(owner) + u32::from(workers - ranges.share)) % u32::from(workers)
+            }
+            Some(_) | None => 1,
+        };
+        let kept = self.pass_on_by(frame, places as u16);
         self.counters.in_segs -= u64::from(kept.is_none());
         kept
     }

@@ -27,7 +27,7 @@ mod waits;
 use crate::app::{App, Conn, Owes, Refusal};
 use crate::flow::tuples::Tuples;
 use crate::flow::{Endpoints, FlowKey};
-use crate::frame::{BURST_FRAMES_MAX, Burst, Pool};
+use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
 use crate::tcp::{self, End, Keepalive, State, Tcb, Transmit};
@@ -61,8 +61,9 @@ const HOSTS_MAX: u32 = 1 << 20;
 pub struct Engine<A: App> {
     pub app: A,
     pub counters: Counters,
-    /// Frames that another worker may have a connection for, to be taken out after each poll.
-    pub strays: Burst,
+    /// How many places onward the worker is that may have a connection, and its frame: to be taken
+    /// out after each poll.
+    pub strays: Vec<(u16, Frame)>,
     /// Workers of the run, this one included. A frame is passed on until each has seen it.
     workers: u16,
     config: Config,
@@ -118,7 +119,7 @@ impl<A: App> Engine<A> {
         Engine {
             app,
             counters: Counters::default(),
-            strays: Burst::new(),
+            strays: Vec::with_capacity(BURST_FRAMES_MAX),
             workers: 1,
             table: Table::new(config.connections_max, hosts_max, tables, &config.tcp),
             wheel: Wheel::new(config.connections_max, now),

@@ -1,9 +1,15 @@
 //! Which four-tuple the next connection gets.
 
 use super::Endpoints;
+use super::rss::{HomePorts, Rss};
 use crate::wire::Family;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
+use std::sync::Arc;
+
+/// Places of a walk looked at for one four-tuple. A place without one is rare unless there are
+/// fewer ports than the NIC has buckets: then some launches are put off.
+const PLACES_MAX: usize = 64;
 
 /// Addresses `first..=last`, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +27,8 @@ pub struct Target {
 }
 
 /// What four-tuples are made of: each target with the local addresses of its family. Worker `share`
-/// of `shares` uses the source ports that leave remainder `share`.
+/// of `shares` uses those whose replies `rss` brings to it, or, where that is not known, the source
+/// ports that leave remainder `share`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranges {
     pub locals: Vec<Range>,
@@ -30,6 +37,7 @@ pub struct Ranges {
     pub targets: Vec<Target>,
     pub share: u16,
     pub shares: u16,
+    pub rss: Option<Arc<Rss>>,
 }
 
 /// An endless walk over the four-tuples of the ranges: targets round-robin (RFC 3511 s4.4), then
@@ -48,11 +56,17 @@ pub struct Tuples {
 struct Walk {
     targets: Vec<Target>,
     locals: Vec<Range>,
-    /// Our source ports: the first, how many, and how far apart.
-    first_port: u16,
-    ports: u16,
-    stride: u16,
+    ports: Ports,
     next: Position,
+}
+
+/// The source ports of a walk.
+#[derive(Clone, Debug)]
+enum Ports {
+    /// The first, how many, and how far apart.
+    Apart { first: u16, count: u16, stride: u16 },
+    /// Those that bring replies home, which depends on the rest of the four-tuple.
+    Home(HomePorts),
 }
 
 /// Where the walk stands: an odometer whose fastest wheel is the target's port.
@@ -63,7 +77,7 @@ struct Position {
     target: usize,
     local_address: u128,
     local: usize,
-    port: u16,
+    port: u32,
 }
 
 impl Range {
@@ -99,6 +113,18 @@ impl Range {
     }
 }
 
+impl Ranges {
+    /// The worker that may have opened a connection between `endpoints`, if any has; `share` itself
+    /// where what the remote side sends comes to nobody.
+    pub fn worker_of(&self, endpoints: &Endpoints) -> u16 {
+        match &self.rss {
+            Some(rss) => Some(rss.worker_of(endpoints)).filter(|&worker| worker < self.shares),
+            None => Some(endpoints.local.port() % self.shares),
+        }
+        .unwrap_or(self.share)
+    }
+}
+
 impl Target {
     /// Number of sockets: addresses times ports. Saturates.
     pub fn count(&self) -> u128 {
@@ -119,39 +145,38 @@ impl Tuples {
         Tuples { walks: walks.filter(|walk| walk.count() > 0).collect(), turn: 0 }
     }
 
-    /// Number of different four-tuples, if the ranges do not overlap each other. Saturates.
+    /// Places of a round. Each is another four-tuple if the ranges do not overlap each other; with
+    /// `rss` some may be empty. Saturates.
     pub fn count(&self) -> u64 {
         let all = self.walks.iter().map(Walk::count).fold(0, u128::saturating_add);
         u64::try_from(all).unwrap_or(u64::MAX)
     }
 
-    /// The next four-tuple, or `None` if the ranges are empty. O(1). The caller checks whether it
-    /// is in use. So a SYN has an address of ours before it goes out (RFC 9293 s3.9.1.1, MUST-44).
+    /// The next four-tuple, or `None` if the ranges are empty, or so nearly that 64 places hold
+    /// none. O(1). The caller checks whether it is in use. So a SYN has an address of ours before
+    /// it goes out (RFC 9293 s3.9.1.1, MUST-44).
     #[allow(clippy::should_implement_trait)] // It is no iterator: it never ends, and it says so.
     pub fn next(&mut self) -> Option<Endpoints> {
         let last = self.walks.len().checked_sub(1)?;
-        let walk = &mut self.walks[self.turn];
-        let endpoints = walk.endpoints();
-        if walk.step() {
-            turn(&mut self.turn, last);
+        for _ in 0..PLACES_MAX {
+            let walk = &mut self.walks[self.turn];
+            let endpoints = walk.endpoints();
+            if walk.step() {
+                turn(&mut self.turn, last);
+            }
+            if endpoints.is_some() {
+                return endpoints;
+            }
         }
-        Some(endpoints)
+        None
     }
 }
 
 impl Walk {
     fn new(ranges: &Ranges, family: Family) -> Walk {
-        let &Ranges { ref locals, first_port, last_port, ref targets, share, shares } = ranges;
+        let Ranges { locals, targets, .. } = ranges;
         let in_use = |range: &Range| range.is_of(family) && range.count() > 0;
         let at_port = |target: &Target| Target { first_port: target.first_port.max(1), ..*target };
-        // The first port from `first_port` on that leaves remainder `share`; it may lie past
-        // 65,535.
-        let (low, stride) = (u32::from(first_port.max(1)), u32::from(shares));
-        let first = low + (u32::from(share) + stride - low % stride) % stride;
-        let ports = match u32::from(last_port).checked_sub(first) {
-            Some(span) => (span / stride + 1) as u16,
-            None => 0,
-        };
         Walk {
             targets: targets
                 .iter()
@@ -159,9 +184,7 @@ impl Walk {
                 .filter(|target| in_use(&target.addresses) && target.count() > 0)
                 .collect(),
             locals: locals.iter().copied().filter(in_use).collect(),
-            first_port: first as u16,
-            ports,
-            stride: shares,
+            ports: Ports::new(ranges, family),
             next: Position::default(),
         }
     }
@@ -169,18 +192,20 @@ impl Walk {
     fn count(&self) -> u128 {
         let locals = self.locals.iter().map(Range::count).fold(0, u128::saturating_add);
         let targets = self.targets.iter().map(Target::count).fold(0, u128::saturating_add);
-        locals.saturating_mul(targets).saturating_mul(u128::from(self.ports))
+        locals.saturating_mul(targets).saturating_mul(u128::from(self.ports.places()))
     }
 
-    fn endpoints(&self) -> Endpoints {
+    /// The four-tuple of this place, if it has one.
+    fn endpoints(&self) -> Option<Endpoints> {
         let at = self.next;
         let (target, local) = (&self.targets[at.target], &self.locals[at.local]);
-        let (local, remote) =
-            (local.nth(at.local_address), target.addresses.nth(at.target_address));
-        Endpoints {
-            local: SocketAddr::new(local, self.first_port + at.port * self.stride),
-            remote: SocketAddr::new(remote, target.first_port + at.target_port),
-        }
+        let local = local.nth(at.local_address);
+        let remote = SocketAddr::new(
+            target.addresses.nth(at.target_address),
+            target.first_port + at.target_port,
+        );
+        let port = self.ports.at(at.port, remote, local)?;
+        Some(Endpoints { local: SocketAddr::new(local, port), remote })
     }
 
     /// Turns the odometer by one: a wheel that comes round turns the next. True if all targets have
@@ -200,9 +225,42 @@ impl Walk {
         if turn(&mut at.local_address, last_local_address)
             && turn(&mut at.local, self.locals.len() - 1)
         {
-            turn(&mut at.port, self.ports - 1);
+            turn(&mut at.port, self.ports.places() - 1);
         }
         true
+    }
+}
+
+impl Ports {
+    fn new(ranges: &Ranges, family: Family) -> Ports {
+        let &Ranges { first_port, last_port, share, shares, ref rss, .. } = ranges;
+        let low = first_port.max(1);
+        if let Some(rss) = rss {
+            return Ports::Home(HomePorts::new(rss, share, family, low, last_port));
+        }
+        // The first port from `low` on that leaves remainder `share`; it may lie past 65,535.
+        let (low, stride) = (u32::from(low), u32::from(shares));
+        let first = low + (u32::from(share) + stride - low % stride) % stride;
+        let count = match u32::from(last_port).checked_sub(first) {
+            Some(span) => (span / stride + 1) as u16,
+            None => 0,
+        };
+        Ports::Apart { first: first as u16, count, stride: shares }
+    }
+
+    fn places(&self) -> u32 {
+        match self {
+            Ports::Apart { count, .. } => u32::from(*count),
+            Ports::Home(home) => home.places(),
+        }
+    }
+
+    /// The port at `place`, if it suits the rest of the four-tuple.
+    fn at(&self, place: u32, remote: SocketAddr, local: IpAddr) -> Option<u16> {
+        match self {
+            Ports::Apart { first, stride, .. } => Some(first + place as u16 * stride),
+            Ports::Home(home) => home.at(place, remote, local),
+        }
     }
 }
 
@@ -242,6 +300,7 @@ mod tests {
             targets: vec![target(11, 11, 80, 81), target(12, 12, 80, 80)],
             share: 0,
             shares: 1,
+            rss: None,
         }
     }
 
@@ -312,7 +371,7 @@ mod tests {
         let all = |addresses| Target { addresses, first_port: 0, last_port: u16::MAX };
         let (locals, targets) = (vec![four, six, four, six], vec![all(four), all(six)]);
         let (first_port, last_port) = (0, u16::MAX);
-        let whole = Ranges { locals, first_port, last_port, targets, share: 0, shares: 1 };
+        let whole = Ranges { locals, first_port, last_port, targets, ..ranges() };
         let mut tuples = Tuples::new(whole);
         assert_eq!(tuples.count(), u64::MAX);
         let key = tuples.next().unwrap();
@@ -349,6 +408,7 @@ mod tests {
                     .collect(),
                 share: 0,
                 shares,
+                rss: None,
             };
             let mut seen = HashSet::new();
             for share in 0..shares {
@@ -357,6 +417,7 @@ mod tests {
                     (0..tuples.count()).map(|_| tuples.next().unwrap()).collect();
                 for key in &round {
                     prop_assert!(seen.insert(*key), "{} met twice", key);
+                    prop_assert_eq!(whole.worker_of(key), share);
                     prop_assert_eq!(key.local.port() % shares, share);
                 }
                 for key in round {
@@ -367,6 +428,46 @@ mod tests {
             let sockets: u64 =
                 targets.iter().map(|&(n, p)| (u64::from(n) + 1) * (u64::from(p) + 1)).sum();
             prop_assert_eq!(seen.len() as u64, addresses * sockets * (u64::from(ports) + 1));
+        }
+
+        #[test]
+        fn with_a_known_hash_the_shares_meet_each_tuple_once_a_round_where_its_reply_comes(
+            key: [u8; 32], table in prop::collection::vec(0u16..3, 16),
+            ports in 0u16..300, locals in 0u8..3, sockets in 0u16..3,
+        ) {
+            let key = std::array::from_fn(|at| key[at % 32]);
+            let rss = Arc::new(Rss::new(&key, table).unwrap());
+            let whole = Ranges {
+                locals: vec![range(1, 1 + locals)],
+                first_port: 1000,
+                last_port: 1000 + ports,
+                targets: vec![target(100, 101, 80, 80 + sockets)],
+                share: 0,
+                shares: 3,
+                rss: Some(Arc::clone(&rss)),
+            };
+            let mut seen = HashSet::new();
+            for share in 0..3 {
+                let mut tuples = Tuples::new(Ranges { share, ..whole.clone() });
+                let count = tuples.count();
+                let mut round = || -> Vec<Endpoints> {
+                    let mut place = |_| {
+                        let walk = tuples.walks.first_mut()?;
+                        let endpoints = walk.endpoints();
+                        walk.step();
+                        endpoints
+                    };
+                    (0..count).filter_map(&mut place).collect()
+                };
+                let first = round();
+                for key in &first {
+                    prop_assert!(seen.insert(*key), "{} met twice", key);
+                    prop_assert_eq!(whole.worker_of(key), share);
+                }
+                prop_assert_eq!(round(), first);
+            }
+            let pairs = (u64::from(locals) + 1) * 2 * (u64::from(sockets) + 1);
+            prop_assert_eq!(seen.len() as u64, pairs * (u64::from(ports) + 1));
         }
     }
 }

@@ -111,6 +111,7 @@ impl Setup {
             }],
             share: 0,
             shares: 1,
+            rss: None,
         });
         Setup {
             a,

@@ -16,6 +16,14 @@ const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_STSO: u32 = 0x1f;
 const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GRXFH: u32 = 0x29;
+const ETHTOOL_GRSSH: u32 = 0x46;
+const TCP_V4_FLOW: u32 = 1;
+const TCP_V6_FLOW: u32 = 5;
+/// The first bit of struct ethtool_rxfh's `hfunc`.
+const ETH_RSS_HASH_TOP: u8 = 1;
+/// Source and destination address, and the two halves of the words where ports are.
+const RXH_TUPLE: u32 = 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7;
 
 /// An interface as it was when asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +72,64 @@ impl Interface {
             rx_vlan: asker.flag_words().ok().map(|[_, flags]| flags & ETH_FLAG_RXVLAN != 0),
             addrs: addresses(name)?,
         })
+    }
+}
+
+/// How a NIC deals received frames out to its queues (receive-side scaling).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spreading {
+    /// Of the hash.
+    pub key: Vec<u8>,
+    /// Queue by the hash's low bits.
+    pub table: Vec<u32>,
+    /// The hash is Toeplitz's and no more is done to it.
+    pub toeplitz: bool,
+    /// TCP is hashed with its ports, over IPv4 and over IPv6; `None` if it can't be asked.
+    pub with_ports: [Option<bool>; 2],
+}
+
+impl Spreading {
+    /// Asks for that of the interface `name`.
+    ///
+    /// # Errors
+    /// The driver can't tell, or not permitted.
+    pub fn of(name: &str) -> io::Result<Spreading> {
+        let asker = Asker::new(name)?;
+        let (head, tail) = asker.rss()?;
+        let (table, rest) = tail.split_at(head.table_len as usize);
+        let bytes = rest.iter().flat_map(|word| word.to_ne_bytes());
+        Ok(Spreading {
+            key: bytes.take(head.key_len as usize).collect(),
+            table: table.to_vec(),
+            toeplitz: head.functions & ETH_RSS_HASH_TOP != 0 && head.transform == 0,
+            with_ports: [TCP_V4_FLOW, TCP_V6_FLOW].map(|flow| asker.hashes_ports(flow)),
+        })
+    }
+}
+
+/// What precedes the table and the key in struct ethtool_rxfh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RssHead {
+    table_len: u32,
+    key_len: u32,
+    functions: u8,
+    /// What is done to the tuple first (since Linux 6.8; a byte of zero before).
+    transform: u8,
+}
+
+/// Entries and bytes that no NIC has: an answer with more is not believed.
+const RSS_PART_MAX: u32 = 1 << 16;
+
+impl RssHead {
+    /// Its words: the command, the context, the two lengths, four bytes of which two are reserved,
+    /// and a reserved word.
+    const WORDS: usize = 6;
+
+    fn parse(words: &[u32]) -> Option<RssHead> {
+        let &[_, _, table_len, key_len, bytes, _] = words.first_chunk()?;
+        let [functions, transform, _, _] = bytes.to_ne_bytes();
+        let plausible = table_len <= RSS_PART_MAX && key_len <= RSS_PART_MAX;
+        plausible.then_some(RssHead { table_len, key_len, functions, transform })
     }
 }
 
@@ -264,10 +330,45 @@ impl Asker {
 
     /// An ethtool command: its structure as words, the command first.
     fn ethtool<const WORDS: usize>(&self, mut words: [u32; WORDS]) -> io::Result<[u32; WORDS]> {
+        self.ethtool_slice(&mut words)?;
+        Ok(words)
+    }
+
+    /// [`Asker::ethtool`] with a structure whose length is known only at run time.
+    fn ethtool_slice(&self, words: &mut [u32]) -> io::Result<()> {
         let mut request = self.empty();
         request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
-        self.request(libc::SIOCETHTOOL, &mut request)?;
-        Ok(words)
+        self.request(libc::SIOCETHTOOL, &mut request)
+    }
+
+    /// The hash's head, and what follows it: the table, then the key. Asked for its lengths first,
+    /// then whole; between the two they may change, which the kernel refuses.
+    fn rss(&self) -> io::Result<(RssHead, Vec<u32>)> {
+        let strange = || io::Error::new(io::ErrorKind::InvalidData, "an RSS table of no size");
+        let mut head = [ETHTOOL_GRSSH, 0, 0, 0, 0, 0];
+        self.ethtool_slice(&mut head)?;
+        let lengths = RssHead::parse(&head).ok_or_else(strange)?;
+        let RssHead { table_len, key_len, .. } = lengths;
+        let tail = table_len as usize + key_len.div_ceil(4) as usize;
+        let mut words = vec![0; RssHead::WORDS + tail];
+        words[..4].copy_from_slice(&[ETHTOOL_GRSSH, 0, table_len, key_len]);
+        self.ethtool_slice(&mut words)?;
+        let head = RssHead::parse(&words).ok_or_else(strange)?;
+        if (head.table_len, head.key_len) != (table_len, key_len) || table_len == 0 {
+            return Err(strange());
+        }
+        Ok((head, words.split_off(RssHead::WORDS)))
+    }
+
+    /// Whether the hash of TCP over IPv4 or IPv6 takes in addresses and ports.
+    fn hashes_ports(&self, flow: u32) -> Option<bool> {
+        // struct ethtool_rxnfc: command, flow type, then 64 bits of fields; 192 bytes in all.
+        let mut words = [0; 48];
+        (words[0], words[1]) = (ETHTOOL_GRXFH, flow);
+        let words = self.ethtool(words).ok()?;
+        let fields =
+            u64::from_ne_bytes(std::array::from_fn(|at| words[2 + at / 4].to_ne_bytes()[at % 4]));
+        Some(fields == u64::from(RXH_TUPLE))
     }
 
     /// What [`ETHTOOL_SFLAGS`] sets: its second word.
@@ -312,5 +413,24 @@ mod tests {
         assert!(error.to_string().contains("\"nothere0\"") && error.to_string().contains("lo"));
         assert!(Interface::find("").is_err() && Interface::find("a\0b").is_err());
         assert!(Interface::find("a-name-longer-than-any-interface-may-have").is_err());
+    }
+
+    #[test]
+    fn an_interface_that_spreads_nothing_says_so() {
+        let error = Spreading::of("lo").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+        assert!(Spreading::of("nothere0").is_err());
+    }
+
+    #[test]
+    fn a_head_is_read_as_the_kernel_lays_it_out() {
+        // ethtool -x of a NIC with 128 entries and a key of 40 bytes.
+        let words = |bytes| [ETHTOOL_GRSSH, 0, 128, 40, u32::from_ne_bytes(bytes), 0];
+        let head = RssHead { table_len: 128, key_len: 40, functions: 1, transform: 0 };
+        assert_eq!(RssHead::parse(&words([1, 0, 0, 0])), Some(head));
+        let transformed = RssHead { transform: 1, ..head };
+        assert_eq!(RssHead::parse(&words([1, 1, 0, 0])), Some(transformed));
+        assert_eq!(RssHead::parse(&[0; 5]), None);
+        assert_eq!(RssHead::parse(&[0, 0, u32::MAX, 40, 0, 0]), None);
     }
 }
