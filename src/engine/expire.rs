@@ -127,8 +127,7 @@ impl<A: App> Engine<A> {
         let endpoints = self.drawn.take().or_else(|| tuples.next());
         self.drawn = tuples.next();
         if let Some(key) = self.drawn.and_then(|drawn| self.table.hosts.key_of(&drawn)) {
-            self.table.hash(&key);
-            self.waits.prefetch(&key);
+            self.waits.prefetch_hashed(self.table.hash(&key));
         }
         endpoints
     }

@@ -55,7 +55,11 @@ impl<A: App> Engine<A> {
         }
         // Finds whose memory each frame will need, without waiting for that memory.
         for stage in &mut staged {
-            stage.slot = stage.key.and_then(|(_, hash)| self.table.guess(hash));
+            let Some((_, hash)) = stage.key else { continue };
+            stage.slot = self.table.guess(hash);
+            if stage.slot.is_none() {
+                self.waits.prefetch_hashed(hash);
+            }
         }
         for ((frame, packet), stage) in rx.drain(staged.len()).zip(&packets).zip(&staged) {
             let done = match stage.fault {

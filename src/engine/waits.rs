@@ -53,7 +53,15 @@ impl Waits {
         given_up
     }
 
-    /// Asks for the cache line where a key is looked for first.
+    /// Asks for the cache line where a hash is looked for first, if anything is there.
+    #[inline]
+    pub fn prefetch_hashed(&self, hash: u64) {
+        if self.index.len() > 0 {
+            self.index.prefetch(hash);
+        }
+    }
+
+    /// Asks for the cache line where a key is filed.
     #[inline]
     pub fn prefetch(&self, key: &FlowKey) {
         self.index.prefetch(key.bucket(&self.secret));
