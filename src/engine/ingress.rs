@@ -14,8 +14,8 @@ use crate::wire::segment::{self, Body, Packet, Segment};
 use crate::wire::tcp::Flags;
 use crate::wire::{Family, Malformed};
 
-/// A frame between the stages: what is wrong with it, if anything is; the key of its connection with the key's hash, and the
-/// slot that is most likely the connection's.
+/// A frame between the stages: what is wrong with it, if anything is; the key of its connection
+/// with the hash of that; and the slot that is most likely the connection's.
 #[derive(Clone, Copy)]
 pub(super) struct Staged {
     fault: Option<Malformed>,

@@ -68,10 +68,45 @@ impl Options {
         if bytes.is_empty() {
             return Ok(Options::default());
         }
-        match Options::only_timestamps(bytes) {
-            Some((options, _)) => Ok(options),
+        if let Some((options, _)) = Options::only_timestamps(bytes) {
+            return Ok(options);
+        }
+        match Options::of_syn(bytes) {
+            Some(options) => Ok(options),
             None => Options::parse_any(bytes),
         }
+    }
+
+    /// A SYN's as Linux, and we, lay them out.
+    #[inline]
+    fn of_syn(bytes: &[u8]) -> Option<Options> {
+        let &[
+            MSS,
+            4,
+            m0,
+            m1,
+            SACK_PERMITTED,
+            2,
+            TIMESTAMPS,
+            10,
+            ref pair @ ..,
+            NOP,
+            WINDOW_SCALE,
+            3,
+            shift,
+        ] = bytes
+        else {
+            return None;
+        };
+        let &[v0, v1, v2, v3, e0, e1, e2, e3] = pair else { return None };
+        let value = u32::from_be_bytes([v0, v1, v2, v3]);
+        Some(Options {
+            mss: Some(u16::from_be_bytes([m0, m1])),
+            window_scale: Some(shift),
+            sack_permitted: true,
+            timestamps: Some((value, u32::from_be_bytes([e0, e1, e2, e3]))),
+            ..Options::NONE
+        })
     }
 
     /// RFC 7323 appendix A: what nearly every segment has that has options at all. With its words.
