@@ -76,7 +76,7 @@ pub struct Run {
     /// Cores to run on, one worker each, such as 0-3 [default: one]
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<Indices>,
-    /// Connections at a time and core, TIME-WAIT included [default: 256k]
+    /// Connections at a time and core, and as many more in TIME-WAIT [default: 256k]
     #[arg(long, value_name = "N", value_parser = value::number32)]
     pub max_connections: Option<u32>,
     /// Time for open connections to end once the run is stopping [default: 5s]

@@ -214,7 +214,7 @@ mod tests {
                         model.remove(at);
                     }
                     (3, _) => {
-                        now = now + Span::from_millis(pass);
+                        now += Span::from_millis(pass);
                         while let Some(over) = waits.expire(now) {
                             let (port, began) = model.pop_front().expect("the model has it too");
                             prop_assert_eq!(over.key, key(port));

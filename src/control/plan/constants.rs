@@ -7,6 +7,9 @@ use crate::time::Span;
 /// The longest that an ACK may be delayed: Linux's.
 const DELAYED_ACK_MAX: Span = Span::from_millis(200);
 
+/// What an end of TIME-WAIT can be told from (RFC 9293 s3.4.2 takes two minutes for a long one).
+const MSL_MAX: Span = Span::from_secs(12 * 3600);
+
 /// # Errors
 /// A value that its RFC forbids, or two that contradict each other.
 pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String> {
@@ -73,6 +76,9 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
 }
 
 fn within_bounds(config: &tcp::Config) -> Result<(), String> {
+    if config.msl > MSL_MAX {
+        return Err(format!("--tcp-msl {} is above {MSL_MAX}", config.msl));
+    }
     if config.rto_min == Span::ZERO || config.rto_min > config.rto_max {
         return Err(format!(
             "--tcp-rto-min {} must be above 0 and not above --tcp-rto-max {}",
@@ -104,6 +110,13 @@ mod tests {
         let command = Tcp::augment_args(clap::Command::new("tcp").no_binary_name(true));
         let matches = command.try_get_matches_from(words).unwrap();
         config(Tcp::from_arg_matches(&matches).unwrap(), Span::ZERO).unwrap()
+    }
+
+    #[test]
+    fn an_msl_that_no_network_has_is_refused() {
+        let config = |hours: u64| config(Tcp::default(), Span::from_secs(hours * 3600));
+        assert!(config(12).is_ok());
+        assert!(config(13).is_err_and(|why| why.starts_with("--tcp-msl ")));
     }
 
     #[test]
