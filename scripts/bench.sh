@@ -69,7 +69,7 @@ cases() {
 }
 
 run() {
-    local round name right arguments rounds_file
+    local round name right arguments
     rounds_file=$(mktemp)
     trap 'rm -f "$rounds_file"' EXIT
     for round in $(seq "$rounds"); do
