@@ -40,7 +40,7 @@ once() {
     local count file="$scratch/$1.$2" process status=0 seen high=0
     count=$(plain "$2")
     timeout 300 "$shakedown" bench --link memory --held "$count" --max-connections $((count + 100000)) \
-        -d "${seconds}s" -q --json - >"$file" 2>"$scratch/error" &
+        -d "${seconds}s" --drain 120s -q --json - >"$file" 2>"$scratch/error" &
     process=$!
     while kill -0 "$process" 2>/dev/null; do
         # The program is the child of timeout.
