@@ -13,6 +13,9 @@ use shakedown::rng::{Rng, Secret};
 use shakedown::tcp::Config;
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::time::Duration;
+
+const SIZES: &[u32] = &[1_000, 100_000, 1_000_000, 10_000_000];
 
 /// What each rival can do.
 trait Index {
@@ -90,7 +93,8 @@ fn key(number: u32) -> FlowKey {
 
 fn run<I: Index>(criterion: &mut Criterion, name: &str, sizes: &[u32]) {
     let mut group = criterion.benchmark_group("table");
-    group.throughput(Throughput::Elements(1));
+    group.throughput(Throughput::Elements(1)).sample_size(20);
+    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
     for &size in sizes {
         let mut index = I::new(size);
         (0..size).for_each(|number| index.insert(key(number)));
@@ -115,9 +119,9 @@ fn run<I: Index>(criterion: &mut Criterion, name: &str, sizes: &[u32]) {
 }
 
 fn table(criterion: &mut Criterion) {
-    run::<Table<()>>(criterion, "table", &[1_000, 100_000, 1_000_000]);
-    run::<HashMap<FlowKey, u32>>(criterion, "std_hash_map", &[1_000, 100_000, 1_000_000]);
-    run::<Scan>(criterion, "vec_scan", &[1_000]);
+    run::<Table<()>>(criterion, "table", SIZES);
+    run::<HashMap<FlowKey, u32>>(criterion, "std_hash_map", SIZES);
+    run::<Scan>(criterion, "vec_scan", &[1_000, 100_000]);
 }
 
 criterion_group!(benches, table);
