@@ -165,8 +165,11 @@ impl<T: Timers> Filed<T> {
     }
 }
 
+/// A mix's name, its operations, and the mix.
+type Mix<T> = (&'static str, u64, fn(&mut Filed<T>));
+
 fn run<T: Timers>(criterion: &mut Criterion, name: &str) {
-    let mixes: [(&str, u64, fn(&mut Filed<T>)); 3] = [
+    let mixes: [Mix<T>; 3] = [
         ("move", 1, Filed::move_one),
         ("answer", 2, Filed::answer_one),
         ("expire", 2, Filed::expire_one),
