@@ -1,4 +1,5 @@
-//! One way out: the only code that writes connections' segments, bounded by the room in `tx`.
+//! One way out: the only code that writes segments of connections in the table, bounded by the room
+//! in `tx`.
 
 use super::Engine;
 use super::neighbors::Link;

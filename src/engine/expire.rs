@@ -3,6 +3,7 @@
 use super::{EXPIRIES_MAX, Engine};
 use crate::app::{App, Launch, Refusal};
 use crate::flow::Endpoints;
+use crate::flow::tuples::PLACES_MAX;
 use crate::tcp::{Env, Expiry, State};
 use crate::time::Instant;
 
@@ -23,10 +24,11 @@ impl<A: App> Engine<A> {
             self.expire_slot(slot, now);
         }
         self.due = due;
-        for _ in 0..EXPIRIES_MAX {
-            let Some(wait) = self.waits.expire(now) else { break };
-            self.forget(&wait);
-        }
+        let Engine { waits, neighbors, table, .. } = self;
+        waits.expire(now, EXPIRIES_MAX, |wait| {
+            neighbors.leave(wait.neighbor);
+            table.hosts.leave(&wait.key);
+        });
     }
 
     fn expire_slot(&mut self, slot: u32, now: Instant) {
@@ -105,7 +107,11 @@ impl<A: App> Engine<A> {
     fn free_tuple(&mut self, tries: &mut u32) -> Option<Endpoints> {
         while *tries > 0 {
             *tries -= 1;
-            let tuple = self.draw()?;
+            let Some(tuple) = self.draw() else {
+                self.tuples_missed += u64::from(PLACES_MAX);
+                *tries = tries.saturating_sub(PLACES_MAX);
+                continue;
+            };
             if !self.is_taken(&tuple) {
                 self.tuples_missed = 0;
                 return Some(tuple);

@@ -8,7 +8,7 @@ use crate::app::{App, Conn};
 use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
-use crate::tcp::{self, Arrival, Env, Note, Seq, State, TimeWait};
+use crate::tcp::{self, Arrival, Env, Note, Seq, State};
 use crate::time::Instant;
 use crate::wire::segment::{self, Body, Packet, Segment};
 use crate::wire::tcp::Flags;
@@ -201,7 +201,7 @@ impl<A: App> Engine<A> {
         }
         if tcb.state() == State::TimeWait {
             tcb.forget();
-            self.wait_on(place, &tcb.freeze(), now);
+            self.waits.set(place, tcb.freeze());
         }
         if !answers {
             return Some(frame);
@@ -214,16 +214,6 @@ impl<A: App> Engine<A> {
             self.count_sent();
         }
         dropped
-    }
-
-    /// TIME-WAIT goes on as `wait`: to the end that it had, or from now on anew.
-    fn wait_on(&mut self, place: u32, wait: &TimeWait, now: Instant) {
-        if wait.until(now) == self.waits.get(place).until(now) {
-            self.waits.set(place, *wait);
-        } else {
-            self.waits.take(place);
-            self.wait(*wait);
-        }
     }
 
     /// Tells the application what the segment did, in the order in which it happened.

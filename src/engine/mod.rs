@@ -7,9 +7,10 @@
 //!   tx <- headers, payload <- Tcb::output <----------------------------------------------'
 //! ```
 //!
-//! `egress` alone writes connections' segments; only answers that need no connection (`answer`,
-//! `discovery`) turn a frame round. The engine knows no device and reads no clock. Work a turn is
-//! bounded: a burst of frames, and the limits below.
+//! `egress` alone writes connections' segments; only answers that need no block in the table
+//! (`answer`, `discovery`, and the ACK of what has retired to TIME-WAIT) turn a frame round. The
+//! engine knows no device and reads no clock. Work a turn is bounded: a burst of frames, and the
+//! limits below.
 
 mod answer;
 mod config;
@@ -390,8 +391,8 @@ impl<A: App> Engine<A> {
         }
         let room = self.app.window(&self.table.states[slot as usize]);
         tcb.offer_window(&self.config.tcp, room);
-        if tcb.wants_output() {
-            // Egress files the deadline once it is known.
+        if tcb.wants_output() || tcb.state() == State::TimeWait {
+            // Egress files the deadline once it is known, and retires who owes nothing more.
             self.ready.push(&mut self.table.tcbs, slot);
         } else {
             self.rearm(slot, now);

@@ -187,6 +187,8 @@ impl<S: Copy + Default> Table<S> {
                 assert!(tcb.state() == State::Closed && !tcb.owes() && !tcb.has_path());
                 continue;
             }
+            let at_rest = tcb.state() == State::TimeWait && !tcb.owes();
+            assert!(!at_rest || tcb.link != UNQUEUED, "slot {slot} is to have retired");
             let filed = self.find(&tcb.key) == Some(slot as u32);
             tcb.check(config);
             self.paths.check_flight(tcb);

@@ -2,9 +2,10 @@
 //! that still do something, and out of the wheel, because all wait equally long.
 //!
 //! They stand in a ring in the order in which they end. One that ends early, by RST or by the SYN
-//! of its successor, leaves its place empty until the ring comes round to it. When the ring is full
-//! the oldest gives way, and is counted: to keep it would be to refuse somebody who is here now.
-//! (The kernel, at `tcp_max_tw_buckets`, gives up the newest.)
+//! of its successor, leaves its place empty until the ring comes round to it; one that begins anew,
+//! by a FIN that was sent again, stays where it is until it is the oldest, and goes to the end.
+//! When every place is used the oldest gives way, and is counted: to keep it would be to refuse
+//! somebody who is here now. (The kernel, at `tcp_max_tw_buckets`, gives up the newest.)
 
 use super::index::Index;
 use crate::flow::FlowKey;
@@ -40,7 +41,8 @@ impl Waits {
         Waits { secret, index: Index::untouched(max), ring, max: max_places, head: 0, used: 0 }
     }
 
-    /// Files one that ends no earlier than all that are here; answers the one that gave way to it.
+    /// Files one that ends after all that are here, or little before; answers the one that gave way
+    /// to it.
     pub fn push(&mut self, wait: TimeWait) -> Option<TimeWait> {
         let given_up = if self.used == self.max { self.pop() } else { None };
         let place = (self.head + self.used) % self.max;
@@ -81,10 +83,12 @@ impl Waits {
         &self.ring[place as usize]
     }
 
-    /// Changes what waits at a place, not its key nor its end.
-    pub fn set(&mut self, place: u32, wait: TimeWait) {
-        assert!(self.ring[place as usize].key == wait.key);
-        self.ring[place as usize] = wait;
+    /// Changes what waits at a place: all but its key.
+    pub fn set(&mut self, place: u32, mut wait: TimeWait) {
+        let known = &mut self.ring[place as usize];
+        assert!(known.key == wait.key);
+        wait.renewed = known.renewed || !known.ends_with(&wait);
+        *known = wait;
     }
 
     /// Takes out what waits at a place that [`Waits::find`] answered.
@@ -94,24 +98,30 @@ impl Waits {
         wait
     }
 
-    /// Takes out the oldest, if its time is over.
-    pub fn expire(&mut self, now: Instant) -> Option<TimeWait> {
-        while self.used > 0 {
-            let oldest = &self.ring[self.head];
-            if !is_empty(oldest) && oldest.until(now) > now {
-                return None;
-            }
-            if let Some(wait) = self.pop() {
-                return Some(wait);
+    /// Hands out those whose time is over, oldest first; looks at `limit` places at the most.
+    pub fn expire(&mut self, now: Instant, limit: usize, mut over: impl FnMut(TimeWait)) {
+        for _ in 0..limit.min(self.used) {
+            let mut oldest = self.ring[self.head];
+            if is_empty(&oldest) {
+                self.pop();
+            } else if oldest.until(now) <= now {
+                self.pop();
+                over(oldest);
+            } else if oldest.renewed {
+                // Others that were filed later end before it.
+                self.pop();
+                oldest.renewed = false;
+                self.push(oldest);
+            } else {
+                return;
             }
         }
-        None
     }
 
     /// When [`Waits::expire`] will next have something to do, or a little earlier.
     pub fn next(&self, now: Instant) -> Instant {
         match self.ring.get(self.head) {
-            Some(oldest) if self.used > 0 && is_empty(oldest) => now,
+            Some(oldest) if self.used > 0 && (is_empty(oldest) || oldest.renewed) => now,
             Some(oldest) if self.used > 0 => oldest.until(now),
             Some(_) | None => Instant::NEVER,
         }
@@ -215,9 +225,11 @@ mod tests {
                     }
                     (3, _) => {
                         now += Span::from_millis(pass);
-                        while let Some(over) = waits.expire(now) {
+                        let mut over = Vec::new();
+                        waits.expire(now, 99, |wait| over.push(wait.key));
+                        for over in over {
                             let (port, began) = model.pop_front().expect("the model has it too");
-                            prop_assert_eq!(over.key, key(port));
+                            prop_assert_eq!(over, key(port));
                             prop_assert!(began + length <= now);
                         }
                         // What is left is not over, or by less than a tick.
@@ -243,9 +255,40 @@ mod tests {
         assert_eq!(waits.push(wait(3, at(3))).map(|it| it.key), Some(key(1)));
         // Ends are kept in ticks, rounded up.
         let tick = Span::from_micros(66);
-        assert_eq!(waits.expire(at(1) + tick).map(|it| it.key), None);
-        assert_eq!(waits.expire(at(2) + tick).map(|it| it.key), Some(key(2)));
+        assert_eq!(over(&mut waits, at(1) + tick), []);
+        assert_eq!(over(&mut waits, at(2) + tick), [key(2)]);
         assert_eq!(waits.len(), 1);
         assert!(waits.next(at(2)) >= at(3) && waits.next(at(2)) < at(3) + tick);
+    }
+
+    /// Who is over, looking at up to ten places.
+    fn over(waits: &mut Waits, now: Instant) -> Vec<FlowKey> {
+        let mut keys = Vec::new();
+        waits.expire(now, 10, |wait| keys.push(wait.key));
+        waits.check();
+        keys
+    }
+
+    #[test]
+    fn one_that_begins_anew_over_and_over_holds_nobody_up_and_takes_one_place() {
+        let secret = Secret::from_seed(1);
+        let mut waits = Waits::new(3, secret);
+        let at = |seconds| Instant::ZERO + Span::from_secs(seconds);
+        (1..=3).for_each(|port| assert_eq!(waits.push(wait(port, at(u64::from(port)))), None));
+        for seconds in 4..100 {
+            let place = waits.find(&key(1), key(1).bucket(&secret)).expect("it waits");
+            waits.set(place, wait(1, at(seconds)));
+        }
+        assert_eq!(waits.len(), 3);
+        assert_eq!(over(&mut waits, at(50)), [key(2), key(3)]);
+        assert_eq!(over(&mut waits, at(100)), [key(1)]);
+    }
+
+    #[test]
+    fn one_call_looks_at_no_more_places_than_it_may() {
+        let mut waits = Waits::new(100, Secret::from_seed(1));
+        (1..=100).for_each(|port| assert_eq!(waits.push(wait(port, Instant::ZERO)), None));
+        let calls = (0..10).map(|_| over(&mut waits, Instant::ZERO + Span::from_secs(1)).len());
+        assert!(calls.eq([10; 10]));
     }
 }

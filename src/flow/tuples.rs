@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Places of a walk looked at for one four-tuple. A place without one is rare unless there are
 /// fewer ports than the NIC has buckets: then some launches are put off.
-const PLACES_MAX: usize = 64;
+pub const PLACES_MAX: u32 = 64;
 
 /// Addresses `first..=last`, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

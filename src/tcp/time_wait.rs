@@ -24,6 +24,8 @@ pub struct TimeWait {
     /// The next hop; of the engine.
     pub neighbor: u16,
     snd_shift: u8,
+    /// Its end has moved since it was filed; of the engine.
+    pub renewed: bool,
 }
 
 const _: () = assert!(size_of::<TimeWait>() == 40);
@@ -46,11 +48,17 @@ impl Tcb {
             window_max: self.window_max,
             neighbor: self.neighbor,
             snd_shift: self.snd_shift,
+            renewed: false,
         }
     }
 }
 
 impl TimeWait {
+    /// True if both end together.
+    pub fn ends_with(&self, other: &TimeWait) -> bool {
+        self.until == other.until
+    }
+
     /// When it is over: less than 39 hours from `now`, as two MSL are.
     pub fn until(&self, now: Instant) -> Instant {
         let now = now.as_nanos() >> TICK_BITS;
