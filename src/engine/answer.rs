@@ -9,7 +9,6 @@ use crate::tcp::{End, Seq, State};
 use crate::time::{Instant, Span};
 use crate::wire::Family;
 use crate::wire::icmp::{self, Kind, Quoted, Unspoken};
-use crate::wire::options::Options;
 use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::Flags;
 use std::net::SocketAddr;
@@ -169,8 +168,6 @@ impl<A: App> Engine<A> {
             true => (segment.ack, 0, Flags::RST),
             false => (0, segment.seq.wrapping_add(segment.seq_len()), Flags::RST | Flags::ACK),
         };
-        let options = Options::default();
-        let header_len = segment::header_len(from.vlan.is_some(), segment.family(), &options);
         let reset = Segment {
             src: segment.dst,
             dst: segment.src,
@@ -179,15 +176,11 @@ impl<A: App> Engine<A> {
             seq,
             ack,
             flags,
-            window: 0,
-            urgent: 0,
-            tos: 0,
-            options,
-            payload_at: header_len as u16,
-            payload_len: 0,
+            ..Segment::BLANK
         };
-        frame.reset(header_len);
-        let ethernet = self.ethernet(from, segment.family().ethertype());
+        let family = segment.family();
+        frame.reset(segment::header_len(from.vlan.is_some(), family, &reset.options));
+        let ethernet = self.ethernet(from, family.ethertype());
         let ip_id = self.next_ip_id();
         segment::emit(frame.bytes_mut(), &ethernet, &reset, ip_id, self.config.ttl);
         let dropped = self.answer(frame, tx);

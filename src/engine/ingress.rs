@@ -25,7 +25,8 @@ pub(super) struct Staged {
 
 impl<A: App> Engine<A> {
     /// Takes every frame out of `rx`. What is owed for them is sent only after all are processed
-    /// (RFC 9293 s3.10.7.4, MUST-59), and so put together (MUST-58).
+    /// (RFC 9293 s3.10.7.4, MUST-59), and so put together (MUST-58); but for what is in TIME-WAIT,
+    /// which is answered one by one.
     pub(super) fn ingress(
         &mut self,
         now: Instant,

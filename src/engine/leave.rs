@@ -71,11 +71,6 @@ impl<A: App> Engine<A> {
         self.table.hosts.hold_again(&wait.key);
         self.discard(slot);
         self.in_time_wait -= 1;
-        self.wait(wait);
-    }
-
-    /// Files what is in TIME-WAIT behind all the others.
-    pub(super) fn wait(&mut self, wait: TimeWait) {
         if let Some(given_up) = self.waits.push(wait) {
             self.counters.time_wait_overflows += 1;
             self.forget(&given_up);

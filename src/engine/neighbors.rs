@@ -42,7 +42,7 @@ struct Neighbor {
     /// Its MAC is known, and yet it is asked for: it may have moved.
     doubted: bool,
     waiting: Queue,
-    /// Slots whose connection goes this way.
+    /// Connections that go this way.
     held: u32,
 }
 
@@ -96,7 +96,7 @@ impl Neighbors {
         Some(number)
     }
 
-    /// A slot's connection goes this way.
+    /// A connection, in the table or in TIME-WAIT, goes this way.
     pub fn hold(&mut self, number: u16) {
         self.entries[number as usize].held += 1;
     }
@@ -106,7 +106,7 @@ impl Neighbors {
         self.entries[number as usize].held -= 1;
     }
 
-    /// Slots whose connections go any way.
+    /// Connections that go any way.
     pub fn held(&self) -> usize {
         self.entries.iter().map(|neighbor| neighbor.held as usize).sum()
     }

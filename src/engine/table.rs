@@ -19,7 +19,8 @@ pub struct Table<S> {
     pub tcbs: Vec<Tcb>,
     pub states: Vec<S>,
     pub paths: Paths,
-    /// Each slot that is not free holds its addresses' numbers.
+    /// Each slot that is not free, and who waits elsewhere in TIME-WAIT, holds its addresses'
+    /// numbers.
     pub hosts: Hosts,
     /// The free slot to be taken next, the one freed last; each names the one below it by its link.
     free: u32,

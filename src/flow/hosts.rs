@@ -33,7 +33,7 @@ impl Hosts {
         assert!(max < 1 << 28);
         Hosts {
             secret,
-            // Twice the limit, as for the connection table: it never rehashes.
+            // Twice the limit: below half load hashbrown never rehashes in place.
             index: HashTable::with_capacity(max as usize * 2),
             entries: vec![Entry { address: Ipv6Addr::UNSPECIFIED, held: 0 }; max as usize],
             free: (0..max).rev().collect(),

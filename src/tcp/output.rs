@@ -274,11 +274,7 @@ mod tests {
             ack,
             flags,
             window,
-            urgent: 0,
-            tos: 0,
-            options: Options::default(),
-            payload_at: 54,
-            payload_len: 0,
+            ..Segment::BLANK
         }
     }
 

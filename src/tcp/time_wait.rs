@@ -114,11 +114,8 @@ pub mod tests {
             ack,
             flags,
             window: 1000,
-            urgent: 0,
-            tos: 0,
-            options: Options { timestamps, ..Options::default() },
-            payload_at: 54,
-            payload_len: 0,
+            options: Options { timestamps, ..Options::NONE },
+            ..Segment::BLANK
         }
     }
 
