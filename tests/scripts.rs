@@ -17,7 +17,7 @@ fn scripts() -> Vec<PathBuf> {
 
 /// The lines of RFC 9293's figure 5, LISTEN being CLOSED here; then the ways out by reset, abort
 /// and timeout; then the way round TIME-WAIT (s3.6.1).
-const TRANSITIONS: [(State, State); 27] = [
+const TRANSITIONS: [(State, State); 28] = [
     (Closed, SynSent),
     (Closed, SynReceived),
     (SynSent, SynReceived),
@@ -46,6 +46,8 @@ const TRANSITIONS: [(State, State); 27] = [
     (SynReceived, CloseWait),
     (Established, LastAck),
     (SynSent, CloseWait),
+    // And of the ACK of a cookie, in whose SYN-RECEIVED nothing was kept (RFC 4987 s3.6).
+    (Closed, Established),
 ];
 
 #[test]

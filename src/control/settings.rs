@@ -109,6 +109,16 @@ pub struct Tcp {
     /// Times a SYN or SYN-ACK is sent again [default: 7]
     #[arg(long, alias = "syn-retries", value_name = "N")]
     pub tcp_syn_retries: Option<u8>,
+    /// Connections of a core that wait in SYN-RECEIVED, at the most as many as connections in all
+    /// [default: 65536]
+    #[arg(long, alias = "syn-backlog", value_name = "N", value_parser = value::number32)]
+    pub tcp_syn_backlog: Option<u32>,
+    /// Answer SYNs with a cookie and keep nothing of them (RFC 4987) [default: full]
+    #[arg(long, alias = "syncookies")]
+    pub tcp_syncookies: Option<CookiesName>,
+    /// Let no RST end a TIME-WAIT (RFC 1337) [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub tcp_rfc1337: Option<bool>,
     /// Times data or FIN is sent again [default: 15]
     #[arg(long, alias = "data-retries", value_name = "N")]
     pub tcp_data_retries: Option<u8>,
@@ -168,6 +178,16 @@ pub enum CongestionName {
     NewReno,
     /// None: the peer's window alone.
     Fixed,
+}
+
+/// When SYN cookies are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CookiesName {
+    Off,
+    /// When the backlog is full.
+    #[default]
+    Full,
+    Always,
 }
 
 /// Explicit congestion notification.

@@ -31,7 +31,8 @@ pub struct Config {
     pub ranges: Option<Ranges>,
     /// Keepalive of the connections we open.
     pub keepalive: Option<Keepalive>,
-    /// Connections at a time, and as many more in TIME-WAIT. Memory for them is set aside at start.
+    /// Connections at a time, as many more in TIME-WAIT, and as many in SYN-RECEIVED up to
+    /// [`tcp::Config::syn_backlog`]. Memory for them is set aside at start.
     pub connections_max: u32,
     pub tcp: tcp::Config,
     pub verify: Verify,

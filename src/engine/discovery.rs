@@ -3,8 +3,8 @@
 //! use for.
 
 use super::neighbors::{Due, Link};
+use super::queue::Queue;
 use super::routes::Hop;
-use super::table::Queue;
 use super::{Engine, Subnet};
 use crate::app::App;
 use crate::frame::{Burst, Frame, Pool};

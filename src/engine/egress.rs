@@ -16,6 +16,7 @@ impl<A: App> Engine<A> {
     /// Sends what is owed, connection after connection in the order in which they became ready,
     /// until `tx` is full.
     pub(super) fn egress(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
+        self.send_syn_acks(now, pool, tx);
         while tx.room() > 0 {
             let Some(slot) = self.ready.front() else { return };
             let number = self.tcb(slot).neighbor;

@@ -20,8 +20,11 @@ impl<A: App> Engine<A> {
     pub(super) fn expire(&mut self, now: Instant) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(now, EXPIRIES_MAX, &mut due);
-        for slot in due.drain(..) {
-            self.expire_slot(slot, now);
+        for node in due.drain(..) {
+            match node.checked_sub(self.table.max() as u32) {
+                None => self.expire_slot(node, now),
+                Some(place) => self.expire_syn(place, now),
+            }
         }
         self.due = due;
         let Engine { waits, neighbors, table, .. } = self;

@@ -1,17 +1,15 @@
 //! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of
 //! one frame's connection is on its way while another's is worked on.
 
-use super::egress::lay_out;
 use super::neighbors::Link;
 use super::{Engine, NO_LISTENER};
 use crate::app::{App, Conn};
 use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
-use crate::tcp::{self, Arrival, Env, Note, Seq, State};
+use crate::tcp::{Arrival, Env, Note, State};
 use crate::time::Instant;
 use crate::wire::segment::{self, Body, Packet, Segment};
-use crate::wire::tcp::Flags;
 use crate::wire::{Family, Malformed};
 
 /// A frame between the stages: what is wrong with it, if anything is; the key of its connection
@@ -59,6 +57,7 @@ impl<A: App> Engine<A> {
             let Some((_, hash)) = stage.key else { continue };
             stage.slot = self.table.guess(hash);
             if stage.slot.is_none() {
+                self.syns.prefetch_hashed(hash);
                 self.waits.prefetch_hashed(hash);
             }
         }
@@ -132,13 +131,28 @@ impl<A: App> Engine<A> {
             let guess = stage.slot.filter(|&slot| self.table.holds(slot, &key));
             guess.or_else(|| self.table.find_hashed(&key, hash))
         });
-        let Some(slot) = slot else {
-            let place = key.and_then(|(key, hash)| self.waits.find(&key, hash));
-            return match place {
-                Some(place) => self.waits_for(now, frame, segment, from, place, tx),
-                None => self.unconnected(now, frame, segment, from, None, tx),
-            };
-        };
+        if let Some(slot) = slot {
+            return self.connected(now, frame, segment, from, slot, tx);
+        }
+        if let Some(place) = key.and_then(|(key, hash)| self.syns.find(&key, hash)) {
+            return self.half_open(now, frame, segment, from, place, tx);
+        }
+        match key.and_then(|(key, hash)| self.waits.find(&key, hash)) {
+            Some(place) => self.waits_for(now, frame, segment, from, place, tx),
+            None => self.unconnected(now, frame, segment, from, None, tx),
+        }
+    }
+
+    /// A segment to the connection in a slot of the table.
+    pub(super) fn connected(
+        &mut self,
+        now: Instant,
+        frame: Frame,
+        segment: &Segment,
+        from: Link,
+        slot: u32,
+        tx: &mut Burst,
+    ) -> Option<Frame> {
         let before = self.tcb(slot).state();
         let room = self.app.window(&self.table.states[slot as usize]);
         let paths = &mut self.table.paths;
@@ -173,7 +187,7 @@ impl<A: App> Engine<A> {
     fn waits_for(
         &mut self,
         now: Instant,
-        mut frame: Frame,
+        frame: Frame,
         segment: &Segment,
         from: Link,
         place: u32,
@@ -208,13 +222,7 @@ impl<A: App> Engine<A> {
             return Some(frame);
         }
         let link = self.neighbors.link(tcb.neighbor).unwrap_or(from);
-        lay_out(&mut frame, link, &tcb.key, &self.outgoing.segment);
-        self.write(&tcb.key, link, self.config.tcp.dscp, &mut frame);
-        let dropped = self.answer(frame, tx);
-        if dropped.is_none() {
-            self.count_sent();
-        }
-        dropped
+        self.reply(frame, link, &tcb.key, tx)
     }
 
     /// Tells the application what the segment did, in the order in which it happened.
@@ -291,74 +299,6 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// A segment to no connection (RFC 9293 s3.10.7.1-2): CLOSED, or LISTEN if the port has a
-    /// listener. `floor` is the number after the last one of the connection that the SYN replaces.
-    fn unconnected(
-        &mut self,
-        now: Instant,
-        frame: Frame,
-        segment: &Segment,
-        from: Link,
-        floor: Option<Seq>,
-        tx: &mut Burst,
-    ) -> Option<Frame> {
-        let listener = self.listeners[segment.dst_port as usize];
-        // "First, check for a RST: An incoming RST should be ignored."
-        if segment.flags.has(Flags::RST) {
-            return self.pass_on_segment(frame, segment);
-        }
-        // "Second, check for an ACK: Any acknowledgment is bad if it arrives on a connection still
-        // in the LISTEN state."
-        if !self.listens(segment.dst_port) || segment.flags.has(Flags::ACK) {
-            return self.refuse(frame, segment, from, tx);
-        }
-        // "Third, check for a SYN"; "Fourth, other data or control: ... drop the segment".
-        if !segment.flags.has(Flags::SYN) {
-            return self.pass_on_segment(frame, segment);
-        }
-        self.open_passive(now, segment, listener, from, floor);
-        Some(frame)
-    }
-
-    fn listens(&self, port: u16) -> bool {
-        self.listeners[port as usize] != NO_LISTENER && !self.stopping
-    }
-
-    fn open_passive(
-        &mut self,
-        now: Instant,
-        segment: &Segment,
-        listener: u16,
-        from: Link,
-        floor: Option<Seq>,
-    ) {
-        let endpoints = Endpoints::of_received(segment);
-        let mut iss = tcp::isn(&self.secret, &endpoints, now);
-        if let Some(floor) = floor.filter(|floor| !iss.after(*floor)) {
-            iss = floor.plus(1);
-        }
-        // Without a route the answer goes where the SYN came from.
-        let hop = self.routes.next_hop(segment.dst, segment.src);
-        let Some(neighbor) = self.neighbors.number(hop, Some(from.mac), now) else {
-            self.counters.listen_overflows += 1;
-            return;
-        };
-        let Some(key) = self.table.hosts.hold(&endpoints) else {
-            self.counters.listen_overflows += 1;
-            return;
-        };
-        let Some(slot) = self.table.insert(&key, A::State::default()) else {
-            self.counters.listen_overflows += 1;
-            return;
-        };
-        let tcb = &mut self.table.tcbs[slot as usize];
-        (tcb.listener, tcb.neighbor) = (listener, neighbor);
-        tcb.open_passive(segment, iss, &self.config.tcp, now);
-        self.neighbors.hold(neighbor);
-        self.counters.passive_opens += 1;
-        self.settle(slot, now);
-    }
-
     /// Leaves a frame that belongs to no connection here to the next worker, which may have it.
     /// Answers it if every worker has seen it: the last deals with it as if there were no other. It
     /// counts as received where it ends.
@@ -397,7 +337,7 @@ impl<A: App> Engine<A> {
         kept
     }
 
-    fn count_note(&mut self, note: Option<Note>) {
+    pub(super) fn count_note(&mut self, note: Option<Note>) {
         match note {
             None => {}
             Some(Note::OutOfWindow) => self.counters.out_of_window += 1,

@@ -22,6 +22,12 @@ impl<A: App> Engine<A> {
     /// A connection that was in `before` is CLOSED now: counts it, tells the application, gives the
     /// slot back.
     pub(super) fn end(&mut self, slot: u32, before: State, end: End, now: Instant) {
+        self.count_end(before, end);
+        self.app.ended(now, &mut self.table.states[slot as usize], end);
+        self.discard(slot);
+    }
+
+    pub(super) fn count_end(&mut self, before: State, end: End) {
         let counters = &mut self.counters;
         match before {
             State::SynSent | State::SynReceived => counters.attempt_fails += 1,
@@ -48,8 +54,6 @@ impl<A: App> Engine<A> {
             End::Aborted => counters.end_aborted += 1,
             End::Unreachable => counters.end_unreachable += 1,
         }
-        self.app.ended(now, &mut self.table.states[slot as usize], end);
-        self.discard(slot);
     }
 
     /// Takes a block out of the table; the slot is free as soon as its last words are sent.

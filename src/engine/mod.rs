@@ -13,25 +13,29 @@
 //! limits below.
 
 mod answer;
+mod calls;
 mod config;
 mod discovery;
 mod egress;
 mod expire;
+mod handshake;
 mod index;
 mod ingress;
 mod leave;
 mod neighbors;
+mod queue;
 mod routes;
+mod syn_cache;
 pub mod table;
 mod waits;
 
-use crate::app::{App, Conn, Owes, Refusal};
+use crate::app::{App, Conn, Owes};
+use crate::flow::Endpoints;
 use crate::flow::tuples::Tuples;
-use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
-use crate::tcp::{self, End, Keepalive, State, Tcb, Transmit};
+use crate::tcp::{self, End, Keepalive, State, Syncookies, Tcb, Transmit};
 use crate::time::{Instant, Span};
 use crate::timer::Wheel;
 use crate::wire::Family;
@@ -39,10 +43,12 @@ use crate::wire::segment::Packet;
 pub use config::{Config, Listener};
 use ingress::Staged;
 use neighbors::Neighbors;
+use queue::Queue;
 use routes::Routes;
 pub use routes::Subnet;
 use std::net::IpAddr;
-use table::{Queue, Table};
+use syn_cache::SynCache;
+use table::Table;
 use waits::Waits;
 
 /// Timers handled a turn. As many as frames, so that neither starves the other.
@@ -82,6 +88,10 @@ pub struct Engine<A: App> {
     tuples_missed: u64,
     /// Listener by port.
     listeners: Box<[u16]>,
+    syns: SynCache,
+    syncookies: Syncookies,
+    /// Until then a cookie that was sent may come back.
+    cookies_until: Instant,
     waits: Waits,
     /// Slots in TIME-WAIT, beside those.
     in_time_wait: usize,
@@ -112,8 +122,13 @@ impl<A: App> Engine<A> {
         let mut seeds = Rng::new(config.seed);
         let secret = Secret::from_seed(seeds.next());
         let routes = Routes { subnets: config.subnets.clone(), gateways: config.gateways.clone() };
+        let syn_backlog = config.tcp.syn_backlog.min(config.connections_max);
         let hosts_max = match routes.speaks(Family::V6) {
-            true => config.connections_max.saturating_mul(2).min(HOSTS_MAX),
+            true => {
+                let connections = config.connections_max.saturating_mul(2).min(HOSTS_MAX);
+                // And the two of a SYN that is answered with a cookie.
+                connections.saturating_add(syn_backlog.saturating_mul(2)).saturating_add(2)
+            }
             false => 0,
         };
         let tables = Secret::from_seed(seeds.next());
@@ -123,13 +138,16 @@ impl<A: App> Engine<A> {
             strays: Vec::with_capacity(BURST_FRAMES_MAX),
             workers: 1,
             table: Table::new(config.connections_max, hosts_max, tables, &config.tcp),
-            wheel: Wheel::new(config.connections_max, now),
+            wheel: Wheel::new(config.connections_max.saturating_add(syn_backlog), now),
             ready: Queue::new(),
             neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
             drawn: None,
             tuples_missed: 0,
             listeners,
+            syns: SynCache::new(syn_backlog, tables),
+            syncookies: Syncookies::new(secret, Secret::from_seed(seeds.next())),
+            cookies_until: Instant::ZERO,
             waits: Waits::new(config.connections_max, tables),
             in_time_wait: 0,
             ip_id: seeds.next() as u16,
@@ -177,117 +195,18 @@ impl<A: App> Engine<A> {
 
     /// Connections, those in TIME-WAIT included.
     pub fn connections(&self) -> usize {
-        self.table.len() + self.waits.len()
+        self.table.len() + self.syns.len() + self.waits.len()
     }
 
     /// Connections that are not in TIME-WAIT.
     pub fn live(&self) -> usize {
-        self.table.len() - self.in_time_wait
-    }
-
-    /// Opens the connection between `endpoints`, local one included (RFC 9293 s3.10.1, MUST-43).
-    ///
-    /// # Errors
-    /// The remote address is no single host's, the four-tuple is in use, or the table is full.
-    pub fn connect(
-        &mut self,
-        now: Instant,
-        endpoints: &Endpoints,
-        state: A::State,
-    ) -> Result<(), Refusal> {
-        if self.is_taken(endpoints) {
-            return Err(Refusal::NoTuple);
-        }
-        self.open(now, endpoints, state)
-    }
-
-    /// [`Engine::connect`] on a four-tuple that is free.
-    fn open(
-        &mut self,
-        now: Instant,
-        endpoints: &Endpoints,
-        state: A::State,
-    ) -> Result<(), Refusal> {
-        // MUST-46.
-        if !self.routes.is_one_host(endpoints.remote.ip()) {
-            return Err(Refusal::NotAHost);
-        }
-        let hop = self.routes.next_hop(endpoints.local.ip(), endpoints.remote.ip());
-        let neighbor = self.neighbors.number(hop, None, now).ok_or(Refusal::TableFull)?;
-        let key = self.table.hosts.hold(endpoints).ok_or(Refusal::TableFull)?;
-        let slot = self.table.insert(&key, state).ok_or(Refusal::TableFull)?;
-        let tcb = &mut self.table.tcbs[slot as usize];
-        (tcb.listener, tcb.neighbor) = (NO_LISTENER, neighbor);
-        tcb.open_active(tcp::isn(&self.secret, endpoints, now), now);
-        self.neighbors.hold(neighbor);
-        self.counters.active_opens += 1;
-        self.ready.push(&mut self.table.tcbs, slot);
-        Ok(())
-    }
-
-    /// Listens on another port from now on (passive OPEN, RFC 9293 s3.10.1), whatever connections
-    /// that port has (MUST-41, MUST-42); answers the place of the listener, which `Conn::listener`
-    /// will name. `None` if the port has a listener, or if there were too many. Allocates.
-    pub fn listen(&mut self, listener: Listener) -> Option<u16> {
-        let place = u16::try_from(self.config.listeners.len()).ok()?;
-        let taken = &mut self.listeners[usize::from(listener.port)];
-        if place == NO_LISTENER || *taken != NO_LISTENER {
-            return None;
-        }
-        *taken = place;
-        self.config.listeners.push(listener);
-        Some(place)
-    }
-
-    /// Listens on `port` no more (CLOSE in LISTEN, RFC 9293 s3.10.4). Connections that came of it
-    /// stay what they are.
-    pub fn unlisten(&mut self, port: u16) {
-        self.listeners[usize::from(port)] = NO_LISTENER;
-    }
-
-    /// Lets `act` mark something on the connection between `endpoints` outside of any event, as a
-    /// user's call would. False if there is no such connection, or it is in TIME-WAIT.
-    pub fn prod(
-        &mut self,
-        now: Instant,
-        endpoints: &Endpoints,
-        act: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
-    ) -> bool {
-        match self.find(endpoints) {
-            Some(slot) if self.tcb(slot).state() != State::TimeWait => {
-                self.tell(slot, now, act);
-                self.settle(slot, now);
-                true
-            }
-            Some(_) | None => false,
-        }
-    }
-
-    /// The state of the connection between `endpoints`; `Closed` if there is none.
-    pub fn state_of(&self, endpoints: &Endpoints) -> State {
-        match self.find(endpoints) {
-            Some(slot) => self.tcb(slot).state(),
-            None if self.waiting(endpoints).is_some() => State::TimeWait,
-            None => State::Closed,
-        }
-    }
-
-    /// What a key that a [`Conn`] has told stands for, as long as there is the connection.
-    pub fn endpoints(&self, key: &FlowKey) -> Endpoints {
-        self.table.hosts.endpoints(key)
-    }
-
-    /// No new connections: SYNs are refused with RST, launches stop, and every idle connection is
-    /// closed.
-    pub fn stop(&mut self) {
-        self.stopping = true;
-        self.drain_at = 0;
-        self.app.stop();
+        self.table.len() - self.in_time_wait + self.syns.len()
     }
 
     /// When the engine will next have something to do of itself, for a virtual clock.
     pub fn next_deadline(&self, now: Instant) -> Instant {
-        let busy = !self.ready.is_empty() || self.drain_at < self.config.connections_max;
+        let owes = !self.ready.is_empty() || self.syns.owes();
+        let busy = owes || self.drain_at < self.config.connections_max;
         if busy || !self.announcer.is_done() {
             // Something waits for room to be sent: look again in a moment.
             return now + Span::from_micros(1);
@@ -303,6 +222,11 @@ impl<A: App> Engine<A> {
         self.table.slot_bytes() + Wheel::NODE_BYTES
     }
 
+    /// Bytes of state that a connection takes in SYN-RECEIVED.
+    pub fn bytes_per_syn_received(&self) -> usize {
+        SynCache::ENTRY_BYTES
+    }
+
     /// Bytes of state that a connection takes in TIME-WAIT, once its last ACK is out.
     pub fn bytes_per_time_wait(&self) -> usize {
         self.waits.bytes_each()
@@ -314,9 +238,10 @@ impl<A: App> Engine<A> {
     /// # Panics
     /// If not: a bug of ours.
     pub fn check(&self) {
-        self.table.check(&self.config.tcp, self.waits.numbers());
+        let (numbers, neighbors) = self.syns.check();
+        self.table.check(&self.config.tcp, self.waits.numbers() + numbers);
         self.waits.check();
-        let held = self.table.taken() + self.waits.len();
+        let held = self.table.taken() + self.waits.len() + neighbors;
         assert_eq!(self.neighbors.held(), held, "a next hop for each connection");
     }
 
@@ -451,7 +376,15 @@ impl<A: App> Engine<A> {
     fn is_taken(&self, endpoints: &Endpoints) -> bool {
         let Some(key) = self.table.hosts.key_of(endpoints) else { return false };
         let hash = self.table.hash(&key);
-        self.table.find_hashed(&key, hash).is_some() || self.waits.find(&key, hash).is_some()
+        self.table.find_hashed(&key, hash).is_some()
+            || self.syns.find(&key, hash).is_some()
+            || self.waits.find(&key, hash).is_some()
+    }
+
+    /// The place in the SYN cache.
+    fn half_open_between(&self, endpoints: &Endpoints) -> Option<u32> {
+        let key = self.table.hosts.key_of(endpoints)?;
+        self.syns.find(&key, self.table.hash(&key))
     }
 
     /// The place among those that have retired.

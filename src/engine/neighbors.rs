@@ -1,8 +1,8 @@
 //! Next hops: who has which MAC address (RFC 826, RFC 4861), who has to be asked, and the
 //! connections that wait for the answer.
 
+use super::queue::Queue;
 use super::routes::Hop;
-use super::table::Queue;
 use crate::rng::Secret;
 use crate::time::{Instant, Span};
 use crate::wire::ethernet::Mac;
@@ -76,7 +76,7 @@ impl Neighbors {
     /// The number of a next hop; `None` when there are too many. A new one takes its MAC from
     /// `hint`, or else has to be asked for.
     pub fn number(&mut self, hop: Hop, hint: Option<Mac>, now: Instant) -> Option<u16> {
-        if let Some(number) = self.find(hop) {
+        if let Some(number) = self.known(hop) {
             return Some(number);
         }
         let number = self.place()?;
@@ -96,7 +96,7 @@ impl Neighbors {
         Some(number)
     }
 
-    /// A connection, in the table or in TIME-WAIT, goes this way.
+    /// A connection, whatever its state, goes this way.
     pub fn hold(&mut self, number: u16) {
         self.entries[number as usize].held += 1;
     }
@@ -140,7 +140,7 @@ impl Neighbors {
     /// `hop` said that it has `mac`. Ignored unless we have a use for it, or if another address is
     /// known and this one does not override it (RFC 4861 s7.2.5); answers who waited for it.
     pub fn learn(&mut self, hop: Hop, mac: Mac, overrides: bool) -> Queue {
-        let Some(number) = self.find(hop) else { return Queue::new() };
+        let Some(number) = self.known(hop) else { return Queue::new() };
         let neighbor = &mut self.entries[number as usize];
         if neighbor.mac.is_none() || overrides {
             neighbor.mac = Some(mac);
@@ -192,7 +192,8 @@ impl Neighbors {
         None
     }
 
-    fn find(&self, hop: Hop) -> Option<u16> {
+    /// The number of a next hop that has one.
+    pub fn known(&self, hop: Hop) -> Option<u16> {
         let found = |&n: &u16| self.entries[n as usize].hop == hop;
         self.index.find(hash(&self.secret, hop), found).copied()
     }
@@ -293,10 +294,10 @@ mod tests {
         for n in 1..200_000 {
             let number = neighbors.number(ip(n), Some(MAC), seconds(0)).unwrap();
             neighbors.hold(number);
-            assert_eq!(neighbors.find(ip(n)), Some(number));
+            assert_eq!(neighbors.known(ip(n)), Some(number));
             neighbors.leave(number);
         }
-        assert_eq!(neighbors.find(ip(0)), Some(kept));
+        assert_eq!(neighbors.known(ip(0)), Some(kept));
         assert_eq!((neighbors.entries.len(), neighbors.held()), (NEIGHBORS_MAX, 1));
         assert_eq!(neighbors.index.len(), NEIGHBORS_MAX);
     }

@@ -5,6 +5,7 @@
 //! always.
 
 use super::index::Index;
+use super::queue::{LAST, Linked, UNQUEUED};
 use crate::flow::{FlowKey, Hosts};
 use crate::rng::Secret;
 use crate::sys::cpu::prefetch;
@@ -30,17 +31,16 @@ pub struct Table<S> {
 /// Data paths at the most: connections that have more than a segment under way at a time. 23 MB.
 const PATHS_MAX: u32 = 16_384;
 
-/// Not in a [`Queue`].
-const UNQUEUED: u32 = u32::MAX;
+impl Linked for Tcb {
+    #[inline]
+    fn link(&self) -> u32 {
+        self.link
+    }
 
-/// The last of a [`Queue`].
-const LAST: u32 = u32::MAX - 1;
-
-/// A first-in-first-out list of slots, threaded through the blocks: a slot is in one queue at most.
-#[derive(Clone, Copy, Debug)]
-pub struct Queue {
-    head: u32,
-    tail: u32,
+    #[inline]
+    fn set_link(&mut self, link: u32) {
+        self.link = link;
+    }
 }
 
 impl<S: Copy + Default> Table<S> {
@@ -153,6 +153,11 @@ impl<S: Copy + Default> Table<S> {
         tcb.key == *key && tcb.state() != State::Closed
     }
 
+    /// True if every slot is taken.
+    pub fn is_full(&self) -> bool {
+        self.free_count == 0
+    }
+
     /// Number of filed connections.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -208,60 +213,9 @@ impl<S: Copy + Default> Table<S> {
     }
 }
 
-impl Queue {
-    pub const fn new() -> Queue {
-        Queue { head: LAST, tail: LAST }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.head == LAST
-    }
-
-    /// Adds a slot at the end, unless it is in this or another queue already.
-    pub fn push(&mut self, tcbs: &mut [Tcb], slot: u32) {
-        if tcbs[slot as usize].link != UNQUEUED {
-            return;
-        }
-        tcbs[slot as usize].link = LAST;
-        if self.head == LAST {
-            self.head = slot;
-        } else {
-            tcbs[self.tail as usize].link = slot;
-        }
-        self.tail = slot;
-    }
-
-    /// The first slot; it stays.
-    pub fn front(&self) -> Option<u32> {
-        (self.head != LAST).then_some(self.head)
-    }
-
-    /// Removes the first slot.
-    pub fn pop(&mut self, tcbs: &mut [Tcb]) -> Option<u32> {
-        let slot = self.front()?;
-        self.head = std::mem::replace(&mut tcbs[slot as usize].link, UNQUEUED);
-        Some(slot)
-    }
-
-    /// Moves all of `other` to the end, in order. O(1).
-    pub fn append(&mut self, tcbs: &mut [Tcb], other: Queue) {
-        if self.is_empty() {
-            *self = other;
-        } else if !other.is_empty() {
-            tcbs[self.tail as usize].link = other.head;
-            self.tail = other.tail;
-        }
-    }
-}
-
-impl Default for Queue {
-    fn default() -> Queue {
-        Queue::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::queue::Queue;
     use super::*;
     use crate::tcp::Seq;
     use crate::time::Instant;
@@ -299,23 +253,6 @@ mod tests {
         assert!(insert(&mut table, 2, 0).is_some());
         assert!(insert(&mut table, 3, 0).is_none());
         assert_eq!(table.len(), 2);
-    }
-
-    #[test]
-    fn a_queue_keeps_order_and_takes_a_slot_once() {
-        let mut table: Table<u8> = Table::new(4, 0, Secret::from_seed(1), &Config::default());
-        let slots: Vec<u32> = (0..3).map(|n| insert(&mut table, n + 1, 0).unwrap()).collect();
-        let (mut ready, mut parked) = (Queue::new(), Queue::new());
-        for &slot in &slots {
-            parked.push(&mut table.tcbs, slot);
-            parked.push(&mut table.tcbs, slot);
-            ready.push(&mut table.tcbs, slot);
-        }
-        assert!(ready.is_empty());
-        ready.append(&mut table.tcbs, std::mem::take(&mut parked));
-        let popped: Vec<u32> = std::iter::from_fn(|| ready.pop(&mut table.tcbs)).collect();
-        assert_eq!(popped, slots);
-        assert!(ready.is_empty() && parked.is_empty());
     }
 
     #[test]

@@ -55,7 +55,12 @@ counters! {
     time_waits, "TW", "Connections that went through TIME-WAIT.";
     time_wait_recycled, "TWRecycled", "Connections reopened out of TIME-WAIT by a new SYN (RFC 6191, RFC 9293 s3.6.1).";
     time_wait_overflows, "TCPTimeWaitOverflow", "Connections in TIME-WAIT that gave way to later ones: there were too many.";
-    listen_overflows, "ListenOverflows", "SYNs dropped because the connection table was full.";
+    listen_overflows, "ListenOverflows", "SYNs and last ACKs of a handshake dropped because the table was full.";
+    syncookies_sent, "SyncookiesSent", "SYNs answered with a cookie, and nothing kept of them (RFC 4987 s3.6).";
+    syncookies_recv, "SyncookiesRecv", "Connections made of a cookie that came back.";
+    syncookies_failed, "SyncookiesFailed", "ACKs that came while cookies were about, and acknowledged none.";
+    req_q_full_do_cookies, "TCPReqQFullDoCookies", "SYNs answered with a cookie because the SYN cache was full.";
+    req_q_full_drop, "TCPReqQFullDrop", "SYNs dropped because the SYN cache was full.";
     delayed_acks, "DelayedACKs", "Acknowledgments sent because their delay was over.";
     congestion_echoes, "ecn_echoes_total", "Segments received that say our text met congestion (RFC 3168 s6.1.2).";
     soft_errors, "icmp_soft_errors_total", "ICMP errors about text in flight, told to the application (RFC 9293 s3.9.2.2).";

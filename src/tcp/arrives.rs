@@ -128,6 +128,7 @@ impl Tcb {
         // In SYN-RECEIVED the peer of a simultaneous open sends its SYN once more, with its ACK:
         // strip what we have.
         let syn_ack_again = self.state() == State::SynReceived
+            && !self.has(flag::PASSIVE)
             && segment.flags.has(Flags::SYN | Flags::ACK)
             && Seq(segment.seq).plus(1) == self.rcv_nxt;
         if !syn_ack_again && !self.acceptable(segment) {
@@ -136,7 +137,7 @@ impl Tcb {
         }
         // "Second, check the RST bit".
         if segment.flags.has(Flags::RST) {
-            self.reset_arrives(segment, arrival);
+            self.reset_arrives(segment, env.config, arrival);
             return;
         }
         // "Fourth, check the SYN bit".
@@ -236,11 +237,15 @@ impl Tcb {
 
     /// "Second, check the RST bit". What else the segment carries does not matter (RFC 9293 s3.5.3,
     /// SHLD-2).
-    fn reset_arrives(&mut self, segment: &Segment, arrival: &mut Arrival) {
+    fn reset_arrives(&mut self, segment: &Segment, config: &Config, arrival: &mut Arrival) {
         // RFC 9293 s3.10.7.4 (from RFC 5961 s3.2): in the window but not exactly next: challenge
         // ACK.
         if Seq(segment.seq) != self.rcv_nxt {
             self.challenge(arrival);
+            return;
+        }
+        if self.state() == State::TimeWait && config.rfc1337 {
+            // RFC 1337 s4, fix F1: "ignore RST segments in TIME-WAIT state".
             return;
         }
         let end = match self.state() {

@@ -18,6 +18,8 @@ pub mod rto;
 mod scoreboard;
 pub mod seq;
 pub mod state;
+pub mod syn_received;
+pub mod syncookie;
 pub mod tcb;
 mod text;
 pub mod time_wait;
@@ -32,6 +34,8 @@ pub use path::{Paths, Tally};
 pub use rto::Expiry;
 pub use seq::Seq;
 pub use state::State;
+pub use syn_received::SynReceived;
+pub use syncookie::Syncookies;
 pub use tcb::Tcb;
 pub use time_wait::TimeWait;
 
@@ -123,6 +127,17 @@ pub enum Ecn {
     Request,
 }
 
+/// When a SYN is answered with a cookie, and nothing kept of it (RFC 4987 s3.6): as the kernel's
+/// `tcp_syncookies`, 0, 1 and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookiesWhen {
+    /// Never: a SYN that there is no room for is dropped.
+    Off,
+    /// When the SYN cache is full.
+    Full,
+    Always,
+}
+
 /// What a connection's functions are given beside the segment.
 #[derive(Debug)]
 pub struct Env<'a> {
@@ -176,6 +191,11 @@ pub struct Config {
     pub rto_max: Span,
     /// Times a SYN or SYN-ACK is sent again before giving up.
     pub syn_retries: u8,
+    /// Connections that peers have opened and not completed, at the most (`tcp_max_syn_backlog`).
+    pub syn_backlog: u32,
+    pub syncookies: CookiesWhen,
+    /// An RST ends no TIME-WAIT (RFC 1337; `tcp_rfc1337`).
+    pub rfc1337: bool,
     /// Times data or FIN is sent again before giving up.
     pub data_retries: u8,
     /// How long FIN-WAIT-2 may last once our application has closed.
@@ -222,6 +242,11 @@ impl Default for Config {
             // Given up after 1+2+4+...+128 s = 255 s. MUST-23 asks for at least 3 minutes; Linux's
             // 6 give up after 127 s.
             syn_retries: 7,
+            // Four megabytes; what a million handshakes a second have under way at a round trip of
+            // 65 ms.
+            syn_backlog: 65_536,
+            syncookies: CookiesWhen::Full,
+            rfc1337: false,
             // From 0.2+0.4+...+102.4+120 s upwards; SHLD-11 asks for at least 100 s.
             data_retries: 15,
             fin_wait2: Span::from_secs(60),

@@ -469,7 +469,7 @@ impl Tcb {
         if self.has(flag::SCALING) { offered_shift(config) } else { 0 }
     }
 
-    fn start_at(&mut self, iss: Seq, now: Instant) {
+    pub(super) fn start_at(&mut self, iss: Seq, now: Instant) {
         (self.snd_una, self.snd_nxt, self.snd_max) = (iss, iss, iss);
         self.heard_at = now;
         self.ack_by_ms = QUICK_ACKS;

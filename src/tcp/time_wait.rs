@@ -7,7 +7,7 @@ use super::state::State;
 use super::tcb::{Tcb, flag};
 use super::{Config, Seq};
 use crate::flow::FlowKey;
-use crate::time::{Instant, TICK_BITS, tick_after};
+use crate::time::{Instant, tick_after, tick_near};
 
 /// A connection in TIME-WAIT that owes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,9 +61,7 @@ impl TimeWait {
 
     /// When it is over: less than 39 hours from `now`, as two MSL are.
     pub fn until(&self, now: Instant) -> Instant {
-        let now = now.as_nanos() >> TICK_BITS;
-        let ahead = i64::from(self.until.wrapping_sub(now as u32) as i32);
-        Instant::from_nanos(now.saturating_add_signed(ahead) << TICK_BITS)
+        tick_near(self.until, now)
     }
 
     /// The connection as it was, as far as what can arrive in TIME-WAIT asks.
@@ -89,7 +87,7 @@ impl TimeWait {
 pub mod tests {
     use super::*;
     use crate::tcp::{Env, Paths};
-    use crate::time::Span;
+    use crate::time::{Span, TICK_BITS};
     use crate::wire::options::Options;
     use crate::wire::segment::Segment;
     use crate::wire::tcp::Flags;

@@ -97,6 +97,12 @@ impl Wheel {
         }
     }
 
+    /// When `node` fires; `NEVER` if it is not filed.
+    pub fn at(&self, node: u32) -> Instant {
+        let link = &self.links[self.index(node)];
+        if link.next == UNFILED { Instant::NEVER } else { link.at }
+    }
+
     /// Takes `node` out; nothing happens if it is not filed. O(1).
     pub fn cancel(&mut self, node: u32) {
         let index = self.index(node);

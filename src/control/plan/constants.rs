@@ -1,6 +1,6 @@
 //! TCP's constants: what was asked for, laid over the defaults, within the bounds that RFCs set.
 
-use crate::control::settings::{CongestionName, EcnName, Tcp};
+use crate::control::settings::{CongestionName, CookiesName, EcnName, Tcp};
 use crate::tcp;
 use crate::time::Span;
 
@@ -19,6 +19,9 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         tcp_rto_min,
         tcp_rto_max,
         tcp_syn_retries,
+        tcp_syn_backlog,
+        tcp_syncookies,
+        tcp_rfc1337,
         tcp_data_retries,
         tcp_fin_wait2,
         tcp_mss,
@@ -51,6 +54,9 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
         window: tcp_window.unwrap_or(default.window),
         sack: tcp_sack.unwrap_or(default.sack),
         delayed_ack: tcp_delayed_ack.unwrap_or(default.delayed_ack),
+        syn_backlog: tcp_syn_backlog.unwrap_or(default.syn_backlog),
+        syncookies: tcp_syncookies.map_or(default.syncookies, cookies),
+        rfc1337: tcp_rfc1337.unwrap_or(default.rfc1337),
         ecn: match tcp_ecn {
             None => default.ecn,
             Some(EcnName::Off) => tcp::Ecn::Off,
@@ -73,6 +79,14 @@ pub(super) fn config(tcp: Tcp, msl_default: Span) -> Result<tcp::Config, String>
     };
     within_bounds(&config)?;
     Ok(config)
+}
+
+fn cookies(name: CookiesName) -> tcp::CookiesWhen {
+    match name {
+        CookiesName::Off => tcp::CookiesWhen::Off,
+        CookiesName::Full => tcp::CookiesWhen::Full,
+        CookiesName::Always => tcp::CookiesWhen::Always,
+    }
 }
 
 fn within_bounds(config: &tcp::Config) -> Result<(), String> {

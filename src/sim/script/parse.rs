@@ -161,6 +161,16 @@ impl Setup {
             "rto_min" => tcp.rto_min = span(value)?,
             "rto_max" => tcp.rto_max = span(value)?,
             "syn_retries" => tcp.syn_retries = number(value)?,
+            "syn_backlog" => tcp.syn_backlog = number(value)?,
+            "syncookies" => {
+                tcp.syncookies = match value {
+                    "off" => tcp::CookiesWhen::Off,
+                    "full" => tcp::CookiesWhen::Full,
+                    "always" => tcp::CookiesWhen::Always,
+                    _ => return Err(format!("`{value}` is neither off, full nor always")),
+                }
+            }
+            "rfc1337" => tcp.rfc1337 = yes(value)?,
             "data_retries" => tcp.data_retries = number(value)?,
             "fin_wait2" => tcp.fin_wait2 = span(value)?,
             "mss" => tcp.mss = Mss::both(number(value)?),

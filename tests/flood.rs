@@ -1,0 +1,244 @@
+//! SYN floods (RFC 4987): SYNs from addresses that answer nothing fill the SYN cache and nothing
+//! else, and whoever answers goes on being served.
+
+use shakedown::app::{App, Conn};
+use shakedown::engine::{Config, Engine, Listener, Subnet};
+use shakedown::frame::{Burst, Pool};
+use shakedown::rng::Rng;
+use shakedown::tcp::{self, CookiesWhen, End};
+use shakedown::time::{Instant, Span};
+use shakedown::wire::Family;
+use shakedown::wire::ethernet::{Header, Mac};
+use shakedown::wire::options::Options;
+use shakedown::wire::segment::{self, Body, Segment, Verify};
+use shakedown::wire::tcp::Flags;
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const THEIR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const OURS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+const BACKLOG: u32 = 256;
+const CONNECTIONS: u32 = 4096;
+
+/// Counts who was established.
+#[derive(Default)]
+struct Tally {
+    established: u64,
+    ended: u64,
+}
+
+impl App for Tally {
+    type State = ();
+
+    fn established(&mut self, _conn: &mut Conn<'_, ()>) {
+        self.established += 1;
+    }
+    fn received(&mut self, _conn: &mut Conn<'_, ()>, _data: &[u8]) {}
+    fn peer_closed(&mut self, _conn: &mut Conn<'_, ()>) {}
+    fn acknowledged(&mut self, _conn: &mut Conn<'_, ()>, _acked: u64) {}
+    fn ended(&mut self, _now: Instant, _state: &mut (), _end: End) {
+        self.ended += 1;
+    }
+    fn payload(&self, _state: &(), _offset: u64, _out: &mut [u8]) {}
+}
+
+struct Lab {
+    engine: Engine<Tally>,
+    pool: Pool,
+    now: Instant,
+    rng: Rng,
+}
+
+impl Lab {
+    fn new(syncookies: CookiesWhen) -> Lab {
+        let tcp = tcp::Config { syn_backlog: BACKLOG, syncookies, ..tcp::Config::default() };
+        let config = Config {
+            mac: OUR_MAC,
+            mtu: 1500,
+            ttl: 64,
+            subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
+            gateways: vec![],
+            listeners: vec![Listener { port: 80, keepalive: None }],
+            ranges: None,
+            keepalive: None,
+            connections_max: CONNECTIONS,
+            tcp,
+            verify: Verify::All,
+            seed: 1,
+        };
+        let engine = Engine::new(config, Tally::default(), Instant::ZERO);
+        Lab { engine, pool: Pool::new(256).unwrap(), now: Instant::ZERO, rng: Rng::new(7) }
+    }
+
+    /// Lets segments arrive, a burst of 64 every 64 µs; answers what is sent.
+    fn turn(&mut self, segments: &[Segment]) -> Vec<Segment> {
+        let (mut rx, mut tx) = (Burst::new(), Burst::new());
+        let mut sent = Vec::new();
+        for burst in segments.chunks(64) {
+            for segment in burst {
+                let family = segment.family();
+                let ethertype = family.ethertype();
+                let header = Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype };
+                let mut frame = self.pool.take().expect("as many frames as are under way");
+                frame.reset(segment::header_len(false, family, &segment.options));
+                segment::emit(frame.bytes_mut(), &header, segment, 0, 64);
+                rx.push(frame);
+            }
+            self.now += Span::from_micros(64);
+            self.engine.poll(self.now, &mut self.pool, &mut rx, &mut tx);
+            let count = tx.len();
+            for frame in tx.drain(count) {
+                if let Ok(packet) = segment::parse(frame.bytes(), Verify::All)
+                    && let Body::Tcp(segment) = packet.body
+                {
+                    sent.push(segment);
+                }
+                self.pool.put(frame);
+            }
+        }
+        sent
+    }
+
+    /// A SYN from anywhere but here.
+    fn spoofed(&mut self, family: Family) -> Segment {
+        let bits = self.rng.next();
+        let src = match family {
+            Family::V4 => IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 | bits as u32 & 0xff_ffff)),
+            Family::V6 => Ipv6Addr::from_bits(0xfd01 << 112 | u128::from(bits)).into(),
+        };
+        syn(src, 1024 + (bits >> 48) as u16 % 60_000)
+    }
+}
+
+fn syn(src: IpAddr, src_port: u16) -> Segment {
+    let dst = if src.is_ipv4() { IpAddr::from(OURS) } else { OURS6.into() };
+    let options = Options {
+        mss: Some(1460),
+        window_scale: Some(7),
+        sack_permitted: true,
+        timestamps: Some((1, 0)),
+        ..Options::NONE
+    };
+    let (dst_port, seq, window) = (80, 100, 65_535);
+    let flags = Flags::SYN;
+    Segment { src, dst, src_port, dst_port, seq, flags, window, options, ..Segment::BLANK }
+}
+
+/// The ACK of a SYN-ACK.
+fn ack(syn_ack: &Segment) -> Segment {
+    let Segment { src, dst, src_port, dst_port, seq, ack, options, .. } = *syn_ack;
+    assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
+    let timestamps = options.timestamps.map(|(value, _)| (2, value));
+    Segment {
+        src: dst,
+        dst: src,
+        src_port: dst_port,
+        dst_port: src_port,
+        seq: ack,
+        ack: seq.wrapping_add(1),
+        flags: Flags::ACK,
+        window: 512,
+        options: Options { timestamps, ..Options::NONE },
+        ..Segment::BLANK
+    }
+}
+
+/// A hundred thousand SYNs from nowhere, an honest client for every hundred, whose answers take
+/// 20 ms; answers how many of the thousand get in.
+fn served_in_a_flood(lab: &mut Lab, family: Family) -> u64 {
+    let mut under_way: VecDeque<(Instant, Segment)> = VecDeque::new();
+    for n in 0..1000 {
+        let mut segments: Vec<Segment> = (0..100).map(|_| lab.spoofed(family)).collect();
+        let client: IpAddr = match family {
+            Family::V4 => Ipv4Addr::new(10, 0, 0, 1).into(),
+            Family::V6 => Ipv6Addr::from_bits(OURS6.to_bits() - 1).into(),
+        };
+        segments.push(syn(client, 2000 + n));
+        while under_way.front().is_some_and(|(at, _)| *at <= lab.now) {
+            segments.extend(under_way.pop_front().map(|(_, segment)| segment));
+        }
+        let answers = lab.turn(&segments);
+        let to_client = answers.iter().filter(|answer| answer.dst == client);
+        let later = lab.now + Span::from_millis(20);
+        let syn_acks = to_client.filter(|answer| answer.flags.has(Flags::SYN));
+        under_way.extend(syn_acks.map(|answer| (later, ack(answer))));
+        lab.engine.check();
+    }
+    let late: Vec<Segment> = under_way.into_iter().map(|(_, segment)| segment).collect();
+    lab.now += Span::from_millis(20);
+    lab.turn(&late);
+    lab.engine.check();
+    lab.engine.app.established
+}
+
+#[test]
+fn every_honest_client_is_served_in_a_flood() {
+    for family in [Family::V4, Family::V6] {
+        let mut lab = Lab::new(CookiesWhen::Full);
+        assert_eq!(served_in_a_flood(&mut lab, family), 1000);
+        let counters = lab.engine.counters;
+        assert!(counters.syncookies_sent > 90_000, "{}", counters.syncookies_sent);
+        assert_eq!(counters.req_q_full_do_cookies, counters.syncookies_sent);
+        assert!(counters.syncookies_recv > 900);
+        assert_eq!((counters.listen_overflows, counters.req_q_full_drop), (0, 0));
+        assert_eq!(lab.engine.connections(), 1000 + BACKLOG as usize);
+    }
+}
+
+#[test]
+fn without_cookies_hardly_anybody_is_served_in_a_flood() {
+    let mut lab = Lab::new(CookiesWhen::Off);
+    let served = served_in_a_flood(&mut lab, Family::V4);
+    let counters = lab.engine.counters;
+    assert!(served < 20, "{served}");
+    assert_eq!(counters.passive_opens + counters.req_q_full_drop, 101_000);
+    assert_eq!((counters.syncookies_sent, counters.syncookies_recv), (0, 0));
+}
+
+/// Goal: what a flood leaves behind is gone when its SYN-ACKs were sent as often as they are, and
+/// no SYN-ACK is sent more often than that.
+#[test]
+fn a_flood_leaves_nothing_behind() {
+    let mut lab = Lab::new(CookiesWhen::Off);
+    let flood: Vec<Segment> = (0..2000).map(|_| lab.spoofed(Family::V4)).collect();
+    let mut sent = lab.turn(&flood).len();
+    assert_eq!(lab.engine.connections(), BACKLOG as usize);
+    while lab.engine.connections() > 0 {
+        lab.now += Span::from_millis(100);
+        assert!(lab.now < Instant::ZERO + Span::from_secs(300));
+        for _ in 0..8 {
+            let one = lab.spoofed(Family::V4);
+            sent += lab.turn(&[Segment { flags: Flags::FIN, ..one }]).len();
+        }
+    }
+    let tries = 1 + u64::from(tcp::Config::default().syn_retries);
+    assert_eq!(sent as u64, u64::from(BACKLOG) * tries);
+    let counters = lab.engine.counters;
+    assert_eq!(counters.end_syn_timeout, u64::from(BACKLOG));
+    assert_eq!(counters.attempt_fails, u64::from(BACKLOG));
+    assert_eq!(lab.engine.app.ended, u64::from(BACKLOG));
+    lab.engine.check();
+}
+
+/// Goal: ACKs out of nowhere, while cookies are about, make no connection.
+#[test]
+fn guessed_cookies_make_no_connection() {
+    let mut lab = Lab::new(CookiesWhen::Always);
+    let first = lab.spoofed(Family::V4);
+    assert_eq!(lab.turn(&[first]).len(), 1);
+    for _ in 0..1000 {
+        let guesses: Vec<Segment> = (0..64)
+            .map(|_| {
+                let bits = lab.rng.next();
+                let (seq, ack) = (bits as u32, (bits >> 32) as u32);
+                Segment { seq, ack, flags: Flags::ACK, ..lab.spoofed(Family::V4) }
+            })
+            .collect();
+        let answers = lab.turn(&guesses);
+        assert!(answers.iter().all(|answer| answer.flags == Flags::RST));
+    }
+    assert_eq!(lab.engine.counters.syncookies_failed, 64_000);
+    assert_eq!(lab.engine.connections(), 0);
+}
