@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::tcp::syncookie::COOKIE_LIFE;
-use crate::tcp::{self, CookiesWhen, End, Env, Expiry, Seq, State, Tcb};
+use crate::tcp::{self, CookiesWhen, End, Env, Expiry, Seq, State, SynReceived, Tcb};
 use crate::time::Instant;
 use crate::wire::ethernet::Mac;
 use crate::wire::segment::Segment;
@@ -54,9 +54,10 @@ impl<A: App> Engine<A> {
         if self.config.tcp.syncookies == CookiesWhen::Always {
             return self.answer_with_cookie(now, frame, segment, from, floor, tx);
         }
-        if self.note_syn(now, segment, from, floor) {
-            return Some(frame);
-        }
+        let frame = match self.note_syn(now, frame, segment, from, floor, tx) {
+            Ok(frame) => return frame,
+            Err(frame) => frame,
+        };
         if self.config.tcp.syncookies == CookiesWhen::Off {
             self.counters.req_q_full_drop += 1;
             return Some(frame);
@@ -69,13 +70,25 @@ impl<A: App> Engine<A> {
         self.listeners[port as usize] != NO_LISTENER && !self.stopping
     }
 
-    /// Takes down a SYN; false if there is no room.
-    fn note_syn(&mut self, now: Instant, syn: &Segment, from: Link, floor: Option<Seq>) -> bool {
-        if self.syns.is_full() {
-            return false;
-        }
+    /// Takes down a SYN, and answers it in the frame that it came in if there is room to send.
+    ///
+    /// # Errors
+    /// The frame, if there is no room to take it down.
+    fn note_syn(
+        &mut self,
+        now: Instant,
+        frame: Frame,
+        syn: &Segment,
+        from: Link,
+        floor: Option<Seq>,
+        tx: &mut Burst,
+    ) -> Result<Option<Frame>, Frame> {
         let endpoints = Endpoints::of_received(syn);
-        let Some(key) = self.table.hosts.hold(&endpoints) else { return false };
+        let key = match self.syns.is_full() {
+            true => None,
+            false => self.table.hosts.hold(&endpoints),
+        };
+        let Some(key) = key else { return Err(frame) };
         let mut iss = tcp::isn(&self.secret, &endpoints, now);
         if let Some(floor) = floor.filter(|floor| !iss.after(*floor)) {
             iss = floor.plus(1);
@@ -84,17 +97,45 @@ impl<A: App> Engine<A> {
         // it does for the time being: strangers do not make us ask for one.
         let hop = self.routes.next_hop(syn.dst, syn.src);
         let neighbor = self.neighbors.known(hop);
-        let mut tcb = Tcb::CLOSED;
-        tcb.begin(key);
-        tcb.listener = self.listeners[syn.dst_port as usize];
-        tcb.neighbor = neighbor.unwrap_or(NO_NEIGHBOR);
-        tcb.open_passive(syn, iss, &self.config.tcp, now);
         if let Some(neighbor) = neighbor {
             self.neighbors.hold(neighbor);
         }
-        self.syns.insert(tcb.freeze_syn(), from.mac);
+        let mut tcb = Tcb::begun(key);
+        tcb.listener = self.listeners[syn.dst_port as usize];
+        tcb.neighbor = neighbor.unwrap_or(NO_NEIGHBOR);
+        tcb.open_passive(syn, iss, &self.config.tcp, now);
+        let at_once = tx.room() > 0 && !self.syns.owes();
+        if at_once {
+            self.lay_out_syn_ack(now, &mut tcb);
+        }
+        let place = self.syns.insert(&key, from.mac);
+        tcb.freeze_syn(self.syns.get_mut(place));
         self.counters.passive_opens += 1;
-        true
+        if !at_once {
+            self.syns.owe(place);
+            return Ok(Some(frame));
+        }
+        self.send_syn_ack(now, place, frame, tx);
+        Ok(None)
+    }
+
+    /// Makes the SYN-ACK of a connection what is outgoing.
+    fn lay_out_syn_ack(&mut self, now: Instant, tcb: &mut Tcb) {
+        let (config, paths) = (&self.config.tcp, &mut self.table.paths);
+        let room = self.app.window(&A::State::default());
+        let mut env = Env { config, now, room, nagle: false, paths };
+        tcb.output_into(&mut env, &mut self.outgoing);
+    }
+
+    /// Sends the SYN-ACK that is outgoing, of what is at a place. There is room: the caller has
+    /// looked.
+    fn send_syn_ack(&mut self, now: Instant, place: u32, mut frame: Frame, tx: &mut Burst) {
+        self.arm_syn(place, now);
+        let (key, link) = (self.syns.get(place).key, self.link_of(place));
+        lay_out(&mut frame, link, &key, &self.outgoing.segment);
+        self.write(&key, link, self.config.tcp.dscp, &mut frame);
+        self.count_sent();
+        self.hand_over(frame, tx);
     }
 
     /// A segment to a connection in SYN-RECEIVED. What acknowledges our SYN-ACK gives it a slot;
@@ -108,7 +149,7 @@ impl<A: App> Engine<A> {
         place: u32,
         tx: &mut Burst,
     ) -> Option<Frame> {
-        let (syn, _) = self.syns.get(place);
+        let syn = self.syns.get(place);
         let controls = [Flags::SYN, Flags::RST, Flags::ACK];
         let acks = controls.map(|flag| segment.flags.has(flag)) == [false, false, true];
         if acks && syn.is_acknowledged_by(Seq(segment.ack)) {
@@ -117,8 +158,7 @@ impl<A: App> Engine<A> {
                 None => Some(frame),
             };
         }
-        let mut tcb = Tcb::CLOSED;
-        tcb.begin(syn.key);
+        let mut tcb = Tcb::begun(syn.key);
         tcb.resume(syn, now);
         let (config, paths) = (&self.config.tcp, &mut self.table.paths);
         let room = self.app.window(&A::State::default());
@@ -134,7 +174,7 @@ impl<A: App> Engine<A> {
             return Some(frame);
         }
         tcb.forget();
-        self.syns.set(place, tcb.freeze_syn());
+        tcb.freeze_syn(self.syns.get_mut(place));
         if !answers {
             return Some(frame);
         }
@@ -145,20 +185,20 @@ impl<A: App> Engine<A> {
     /// Takes a connection out of the cache into a slot of the table; `None`, and it stays as it is,
     /// if there is no slot, or no place for its next hop.
     pub(super) fn give_slot(&mut self, now: Instant, place: u32) -> Option<u32> {
-        let (&syn, from) = self.syns.get(place);
         if self.table.is_full() {
             self.counters.listen_overflows += 1;
             return None;
         }
-        let neighbor = match syn.neighbor {
-            NO_NEIGHBOR => self.hold_neighbor(now, &syn.key, from)?,
+        let SynReceived { key, neighbor, .. } = *self.syns.get(place);
+        let neighbor = match neighbor {
+            NO_NEIGHBOR => self.hold_neighbor(now, &key, self.syns.from(place))?,
             known => known,
         };
-        self.syns.take(place);
-        let slot = self.table.insert(&syn.key, A::State::default())?;
+        let slot = self.table.insert(&key, A::State::default())?;
         let tcb = &mut self.table.tcbs[slot as usize];
-        tcb.resume(&syn, now);
+        tcb.resume(self.syns.get(place), now);
         tcb.neighbor = neighbor;
+        self.syns.remove(place);
         if self.stopping {
             // It was not yet there to be asked.
             self.tell(slot, now, |app, conn| app.drain(conn));
@@ -182,27 +222,17 @@ impl<A: App> Engine<A> {
     pub(super) fn send_syn_acks(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
         while tx.room() > 0 {
             let Some(place) = self.syns.front() else { return };
-            let Some(mut frame) = pool.take() else {
+            let Some(frame) = pool.take() else {
                 self.counters.tx_no_frame += 1;
                 return;
             };
             self.syns.pop();
-            let (syn, _) = self.syns.get(place);
-            let mut tcb = Tcb::CLOSED;
-            tcb.begin(syn.key);
+            let syn = self.syns.get(place);
+            let mut tcb = Tcb::begun(syn.key);
             tcb.resume_owing(syn, now);
-            let (config, paths) = (&self.config.tcp, &mut self.table.paths);
-            let room = self.app.window(&A::State::default());
-            let mut env = Env { config, now, room, nagle: false, paths };
-            tcb.output_into(&mut env, &mut self.outgoing);
-            let syn = tcb.freeze_syn();
-            self.syns.set(place, syn);
-            self.arm_syn(place, syn.resend_at(now));
-            let link = self.link_of(place);
-            lay_out(&mut frame, link, &tcb.key, &self.outgoing.segment);
-            self.write(&tcb.key, link, self.config.tcp.dscp, &mut frame);
-            self.count_sent();
-            self.hand_over(frame, tx);
+            self.lay_out_syn_ack(now, &mut tcb);
+            tcb.freeze_syn(self.syns.get_mut(place));
+            self.send_syn_ack(now, place, frame, tx);
         }
     }
 
@@ -211,9 +241,8 @@ impl<A: App> Engine<A> {
         if !self.syns.is_filed(place) {
             return;
         }
-        let (syn, _) = self.syns.get(place);
-        let mut tcb = Tcb::CLOSED;
-        tcb.begin(syn.key);
+        let syn = self.syns.get(place);
+        let mut tcb = Tcb::begun(syn.key);
         tcb.resume(syn, now);
         let paths = &mut self.table.paths;
         let mut env = Env { config: &self.config.tcp, now, room: 0, nagle: false, paths };
@@ -224,7 +253,7 @@ impl<A: App> Engine<A> {
                 if tcb.is_in_doubt() && tcb.neighbor != NO_NEIGHBOR {
                     self.neighbors.doubt(tcb.neighbor, now);
                 }
-                self.syns.set(place, tcb.freeze_syn());
+                tcb.freeze_syn(self.syns.get_mut(place));
                 self.syns.owe(place);
             }
             Expiry::Early
@@ -236,13 +265,13 @@ impl<A: App> Engine<A> {
             | Expiry::ProbeKeepalive
             | Expiry::TimeWaitOver => {}
         }
-        let (syn, _) = self.syns.get(place);
-        self.arm_syn(place, syn.resend_at(now));
+        self.arm_syn(place, now);
     }
 
     /// Files the time of what is at a place, if it is earlier than what the wheel has. The wheel
     /// may have that of one that had the place before: it is left for the wheel to find out.
-    fn arm_syn(&mut self, place: u32, at: Instant) {
+    fn arm_syn(&mut self, place: u32, now: Instant) {
+        let at = self.syns.get(place).resend_at(now);
         let node = self.table.max() as u32 + place;
         if at < self.wheel.at(node) {
             self.wheel.arm(node, at);
@@ -251,24 +280,26 @@ impl<A: App> Engine<A> {
 
     /// Where the SYN-ACK goes: to its next hop, or where the SYN came from.
     fn link_of(&self, place: u32) -> Link {
-        let (syn, mac) = self.syns.get(place);
+        let syn = self.syns.get(place);
         let known = match syn.neighbor {
             NO_NEIGHBOR => None,
             known => self.neighbors.link(known),
         };
         known.unwrap_or_else(|| {
             let local = self.table.hosts.address(syn.key.local);
+            let mac = self.syns.from(place);
             Link { mac, vlan: self.routes.subnet_of(local).and_then(|subnet| subnet.vlan) }
         })
     }
 
     /// A connection goes back to LISTEN (RFC 9293 s3.5, MUST-11).
     fn end_half_open(&mut self, place: u32, end: End, now: Instant) {
-        let syn = self.syns.take(place);
-        if syn.neighbor != NO_NEIGHBOR {
-            self.neighbors.leave(syn.neighbor);
+        let SynReceived { key, neighbor, .. } = *self.syns.get(place);
+        self.syns.remove(place);
+        if neighbor != NO_NEIGHBOR {
+            self.neighbors.leave(neighbor);
         }
-        self.table.hosts.leave(&syn.key);
+        self.table.hosts.leave(&key);
         self.count_end(State::SynReceived, end);
         self.app.ended(now, &mut A::State::default(), end);
     }
@@ -288,8 +319,7 @@ impl<A: App> Engine<A> {
             self.counters.req_q_full_drop += 1;
             return Some(frame);
         };
-        let mut tcb = Tcb::CLOSED;
-        tcb.begin(key);
+        let mut tcb = Tcb::begun(key);
         let (config, paths) = (&self.config.tcp, &mut self.table.paths);
         let room = self.app.window(&A::State::default());
         let mut env = Env { config, now, room, nagle: false, paths };

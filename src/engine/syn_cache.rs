@@ -88,47 +88,53 @@ impl SynCache {
         self.index.find(hash, |place| self.entries[place as usize].syn.key == *key)
     }
 
-    /// Files a connection whose SYN came from `from`: its SYN-ACK is due. The caller has seen that
-    /// there is room, and that its key is not filed.
+    /// Files the connection that has this key, whose SYN came from `from`; what is to be kept of it
+    /// is to be written there. The caller has seen that there is room, and that its key is not
+    /// filed.
     ///
     /// # Panics
     /// If the cache is full.
-    pub fn insert(&mut self, syn: SynReceived, from: Mac) {
+    pub fn insert(&mut self, key: &FlowKey, from: Mac) -> u32 {
         assert!(!self.is_full());
         let place = self.free;
-        self.free = self.entries[place as usize].link;
+        let entry = &mut self.entries[place as usize];
+        self.free = entry.link;
         self.free_count -= 1;
-        self.entries[place as usize] = Entry { syn, link: UNQUEUED, from };
-        self.index.insert(syn.key.bucket(&self.secret), place);
-        self.due.push(&mut self.entries, place);
+        (entry.link, entry.from, entry.syn.key) = (UNQUEUED, from, *key);
+        self.index.insert(key.bucket(&self.secret), place);
+        place
     }
 
-    /// What is filed at a place that [`SynCache::find`] answered, and where its SYN came from.
-    pub fn get(&self, place: u32) -> (&SynReceived, Mac) {
-        let entry = &self.entries[place as usize];
-        (&entry.syn, entry.from)
+    /// What is filed at a place.
+    #[inline]
+    pub fn get(&self, place: u32) -> &SynReceived {
+        &self.entries[place as usize].syn
     }
 
-    /// Changes what is filed at a place: all but its key.
-    pub fn set(&mut self, place: u32, syn: SynReceived) {
-        let known = &mut self.entries[place as usize].syn;
-        assert!(known.key == syn.key);
-        *known = syn;
+    /// The same, to be changed: all but its key.
+    #[inline]
+    pub fn get_mut(&mut self, place: u32) -> &mut SynReceived {
+        &mut self.entries[place as usize].syn
+    }
+
+    /// Where the SYN of what is filed at a place came from.
+    pub fn from(&self, place: u32) -> Mac {
+        self.entries[place as usize].from
     }
 
     /// Takes out what is filed at a place.
     ///
     /// # Panics
     /// If nothing is.
-    pub fn take(&mut self, place: u32) -> SynReceived {
+    pub fn remove(&mut self, place: u32) {
         let entry = &mut self.entries[place as usize];
-        let syn = std::mem::replace(&mut entry.syn, SynReceived::NONE);
+        let hash = entry.syn.key.bucket(&self.secret);
+        entry.syn.key = FlowKey::NONE;
         let queued = entry.link != UNQUEUED;
-        assert!(self.index.remove(syn.key.bucket(&self.secret), place), "{syn:?} is filed");
+        assert!(self.index.remove(hash, place), "place {place} is filed");
         if !queued {
             self.release(place);
         }
-        syn
     }
 
     /// The SYN-ACK of what is filed at a place is due.

@@ -69,31 +69,30 @@ impl SynReceived {
 }
 
 impl Tcb {
-    /// What is to be kept of a connection in SYN-RECEIVED.
+    /// Writes down in `kept` what is to be kept of a connection in SYN-RECEIVED. In place, as
+    /// [`Tcb::output_into`].
     ///
     /// # Panics
     /// If it is in another state or was not opened by the peer, or if more than a SYN-ACK is owed:
     /// a bug of ours.
-    pub fn freeze_syn(&self) -> SynReceived {
+    pub fn freeze_syn(&self, kept: &mut SynReceived) {
         assert!(self.state() == State::SynReceived && self.has(flag::PASSIVE));
         assert!(!self.owes() && !self.has_path());
-        SynReceived {
-            key: self.key,
-            iss: self.snd_una,
-            irs: self.rcv_nxt.minus(1),
-            ts_recent: self.ts_recent,
-            resend_at: tick_after(self.timer_at) as u32,
-            rtt_at_us: self.rtt_at_us,
-            snd_wnd: self.snd_wnd as u16,
-            rcv_wnd: self.rcv_adv.since(self.rcv_nxt) as u16,
-            snd_mss: self.snd_mss,
-            flags: self.flags,
-            listener: self.listener,
-            neighbor: self.neighbor,
-            snd_shift: self.snd_shift,
-            retries: self.retries,
-            sent: self.snd_max != self.snd_una,
-        }
+        kept.key = self.key;
+        kept.iss = self.snd_una;
+        kept.irs = self.rcv_nxt.minus(1);
+        kept.ts_recent = self.ts_recent;
+        kept.resend_at = tick_after(self.timer_at) as u32;
+        kept.rtt_at_us = self.rtt_at_us;
+        kept.snd_wnd = self.snd_wnd as u16;
+        kept.rcv_wnd = self.rcv_adv.since(self.rcv_nxt) as u16;
+        kept.snd_mss = self.snd_mss;
+        kept.flags = self.flags;
+        kept.listener = self.listener;
+        kept.neighbor = self.neighbor;
+        kept.snd_shift = self.snd_shift;
+        kept.retries = self.retries;
+        kept.sent = self.snd_max != self.snd_una;
     }
 
     /// Makes a block that has [begun](Tcb::begin) the connection that was frozen.

@@ -209,6 +209,11 @@ impl Tcb {
         self.key = key;
     }
 
+    /// A connection with this key, CLOSED.
+    pub fn begun(key: FlowKey) -> Tcb {
+        Tcb { key, ..Tcb::CLOSED }
+    }
+
     /// Active OPEN (RFC 9293 s3.10.1): SYN-SENT, a SYN owed.
     pub fn open_active(&mut self, iss: Seq, now: Instant) {
         self.snd_mss = DEFAULT_MSS.of(self.key.family());
