@@ -1,5 +1,6 @@
 //! SYN floods (RFC 4987): SYNs from addresses that answer nothing fill the SYN cache and nothing
-//! else, and whoever answers goes on being served.
+//! else, and whoever answers goes on being served. And floods of segments to a connection by
+//! somebody who guesses at its numbers (RFC 5961): few are answered, and none harms.
 
 use shakedown::app::{App, Conn};
 use shakedown::engine::{Config, Engine, Listener, Subnet};
@@ -241,4 +242,53 @@ fn guessed_cookies_make_no_connection() {
     }
     assert_eq!(lab.engine.counters.syncookies_failed, 64_000);
     assert_eq!(lab.engine.connections(), 0);
+}
+
+/// Goal: whatever a stranger tries on a connection, it answers now and then, each connection by
+/// itself; it stays what it is, and what its peer sends is answered always (RFC 5961 s3-s5, s7).
+#[test]
+fn a_connection_answers_a_stranger_now_and_then_and_its_peer_always() {
+    // Offsets to its right numbers; `n` goes up.
+    let tries: [(&str, Flags, fn(u32) -> (u32, u32)); 5] = [
+        ("RST in the window", Flags::RST, |n| (1 + n, 0)),
+        ("SYN", Flags::SYN, |n| (n, 0)),
+        ("ACK of what was not sent", Flags::ACK, |n| (0, 1 + n)),
+        ("ACK that is too old", Flags::ACK, |n| (0, 0u32.wrapping_sub(100_000_000 + n))),
+        ("out of the window", Flags::ACK, |n| (0u32.wrapping_sub(1 + n), 0)),
+    ];
+    for (name, flags, offsets) in tries {
+        let attempt = |on: Segment, n| {
+            let (seq, ack) = offsets(n);
+            let (seq, ack) = (on.seq.wrapping_add(seq), on.ack.wrapping_add(ack));
+            Segment { seq, ack, flags, ..on }
+        };
+        let mut lab = Lab::new(CookiesWhen::Full);
+        let peers = [2000, 2001].map(|port| {
+            let syn_ack = lab.turn(&[syn(Ipv4Addr::new(10, 0, 0, 1).into(), port)]);
+            let mut ack = ack(&syn_ack[0]);
+            assert!(lab.turn(&[ack]).is_empty());
+            ack.options = Options::NONE;
+            ack
+        });
+        for round in 0..4 {
+            let mut answered = 0;
+            for n in 0..5000 {
+                lab.now += Span::from_millis(1);
+                answered += lab.turn(&[attempt(peers[0], n)]).len();
+            }
+            assert!((6..=30).contains(&answered), "{name}: {answered} answers in 5 s");
+            // The other one answers its own, and this one its peer's FIN that comes again.
+            lab.now += Span::from_millis(1);
+            assert_eq!(lab.turn(&[attempt(peers[1], round)]).len(), 1, "{name}");
+        }
+        assert_eq!(lab.engine.connections(), 2, "{name}");
+        let fin = Segment { flags: Flags::FIN | Flags::ACK, ..peers[0] };
+        assert_eq!(lab.turn(&[fin]).len(), 1);
+        for _ in 0..100 {
+            assert_eq!(lab.turn(&[fin]).len(), 1, "{name}: what comes again asks for its ACK");
+        }
+        lab.engine.check();
+        let counters = lab.engine.counters;
+        assert!(counters.skipped_challenge + counters.skipped_seq > 19_000, "{name}");
+    }
 }

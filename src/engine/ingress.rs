@@ -7,9 +7,10 @@ use crate::app::{App, Conn};
 use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
-use crate::tcp::{Arrival, Env, Note, State};
+use crate::tcp::{Arrival, Env, Note, State, Tcb};
 use crate::time::Instant;
 use crate::wire::segment::{self, Body, Packet, Segment};
+use crate::wire::tcp::Flags;
 use crate::wire::{Family, Malformed};
 
 /// A frame between the stages: what is wrong with it, if anything is; the key of its connection
@@ -158,7 +159,9 @@ impl<A: App> Engine<A> {
         let paths = &mut self.table.paths;
         let mut env = Env { config: &self.config.tcp, now, room, nagle: false, paths };
         let arrival = self.table.tcbs[slot as usize].arrives(segment, &mut env);
-        self.count_note(arrival.note);
+        if self.withholds(now, &arrival, segment, slot) {
+            self.table.tcbs[slot as usize].withhold_ack();
+        }
         self.counters.congestion_echoes += u64::from(arrival.echoed);
         if arrival.reopen && !self.listens(segment.dst_port) {
             // Nobody would take it over: what is in TIME-WAIT stays there.
@@ -197,8 +200,8 @@ impl<A: App> Engine<A> {
         let (config, paths) = (&self.config.tcp, &mut self.table.paths);
         let mut env = Env { config, now, room: 0, nagle: false, paths };
         let arrival = tcb.arrives(segment, &mut env);
-        let answers = tcb.output_into(&mut env, &mut self.outgoing);
-        self.count_note(arrival.note);
+        let node = (self.table.max() + self.syns.max()) as u32 + place;
+        let answers = self.lay_out_answer(now, &mut tcb, &arrival, segment, node);
         if arrival.reopen && !self.listens(segment.dst_port) {
             // Nobody would take it over: what is in TIME-WAIT stays there.
             return self.refuse(frame, segment, from, tx);
@@ -337,16 +340,59 @@ impl<A: App> Engine<A> {
         kept
     }
 
-    pub(super) fn count_note(&mut self, note: Option<Note>) {
-        match note {
-            None => {}
-            Some(Note::OutOfWindow) => self.counters.out_of_window += 1,
-            Some(Note::Ahead) => self.counters.ofo_queued += 1,
-            Some(Note::AheadDropped) => self.counters.ofo_dropped += 1,
-            Some(Note::AheadAgain) => self.counters.dsack_ofo_sent += 1,
-            Some(Note::ChallengeAck) => self.counters.challenge_acks += 1,
-            Some(Note::Paws) => self.counters.paws_estab += 1,
+    /// Makes what a connection without a slot owes for a segment what is outgoing; false if that is
+    /// nothing. `node` as in [`Engine::withholds`].
+    pub(super) fn lay_out_answer(
+        &mut self,
+        now: Instant,
+        tcb: &mut Tcb,
+        arrival: &Arrival,
+        segment: &Segment,
+        node: u32,
+    ) -> bool {
+        if self.withholds(now, arrival, segment, node) {
+            tcb.withhold_ack();
         }
+        let (config, paths) = (&self.config.tcp, &mut self.table.paths);
+        let room = self.app.window(&A::State::default());
+        let mut env = Env { config, now, room, nagle: false, paths };
+        tcb.output_into(&mut env, &mut self.outgoing)
+    }
+
+    /// Counts what a segment was to the connection at `node`, by its place in the table, then in
+    /// the SYN cache, then in TIME-WAIT. True if the ACK that it provoked is not to be sent: there
+    /// were too many (RFC 5961 s7).
+    pub(super) fn withholds(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        segment: &Segment,
+        node: u32,
+    ) -> bool {
+        // Text and FIN have their ACK always: who lost the last one asks so. RST has none.
+        let asks = segment.seq_len() > 0 && !segment.flags.has(Flags::SYN);
+        let limited = !asks && !segment.flags.has(Flags::RST);
+        let counters = &mut self.counters;
+        let (counter, skipped) = match arrival.note {
+            None => return false,
+            Some(Note::Ahead) => (&mut counters.ofo_queued, None),
+            Some(Note::AheadDropped) => (&mut counters.ofo_dropped, None),
+            Some(Note::AheadAgain) => (&mut counters.dsack_ofo_sent, None),
+            Some(Note::ChallengeAck) => {
+                (&mut counters.challenge_acks, Some(&mut counters.skipped_challenge))
+            }
+            Some(Note::OutOfWindow) => {
+                (&mut counters.out_of_window, limited.then_some(&mut counters.skipped_seq))
+            }
+            Some(Note::Paws) => {
+                (&mut counters.paws_estab, limited.then_some(&mut counters.skipped_paws))
+            }
+        };
+        *counter += 1;
+        let Some(skipped) = skipped else { return false };
+        let withheld = !self.throttle.take(node, now);
+        *skipped += u64::from(withheld);
+        withheld
     }
 }
 

@@ -27,6 +27,7 @@ mod queue;
 mod routes;
 mod syn_cache;
 pub mod table;
+mod throttle;
 mod waits;
 
 use crate::app::{App, Conn, Owes};
@@ -49,6 +50,7 @@ pub use routes::Subnet;
 use std::net::IpAddr;
 use syn_cache::SynCache;
 use table::Table;
+use throttle::Throttle;
 use waits::Waits;
 
 /// Timers handled a turn. As many as frames, so that neither starves the other.
@@ -93,6 +95,8 @@ pub struct Engine<A: App> {
     /// Until then a cookie that was sent may come back.
     cookies_until: Instant,
     waits: Waits,
+    /// By the place of a connection: in the table, then in the SYN cache, then in TIME-WAIT.
+    throttle: Throttle,
     /// Slots in TIME-WAIT, beside those.
     in_time_wait: usize,
     ip_id: u16,
@@ -149,6 +153,10 @@ impl<A: App> Engine<A> {
             syncookies: Syncookies::new(secret, Secret::from_seed(seeds.next())),
             cookies_until: Instant::ZERO,
             waits: Waits::new(config.connections_max, tables),
+            throttle: Throttle::new(
+                2 * config.connections_max as usize + syn_backlog as usize,
+                seeds.next(),
+            ),
             in_time_wait: 0,
             ip_id: seeds.next() as u16,
             stopping: false,

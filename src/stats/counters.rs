@@ -49,7 +49,10 @@ counters! {
     out_rsts, "OutRsts", "Segments sent with RST (RFC 4022).";
     syn_retrans, "TCPSynRetrans", "SYNs and SYN-ACKs sent again.";
     timeouts, "TCPTimeouts", "Retransmission timeouts.";
-    challenge_acks, "TCPChallengeACK", "Challenge ACKs sent (RFC 5961).";
+    challenge_acks, "TCPChallengeACK", "Segments that called for a challenge ACK (RFC 5961).";
+    skipped_challenge, "TCPACKSkippedChallenge", "Challenge ACKs withheld: the connection had sent too many (RFC 5961 s7).";
+    skipped_seq, "TCPACKSkippedSeq", "ACKs of segments out of the window withheld, as many.";
+    skipped_paws, "TCPACKSkippedPAWS", "ACKs of segments with an old timestamp withheld, as many.";
     paws_estab, "PAWSEstab", "Segments dropped because their timestamp was old (RFC 7323 s5).";
     keepalive_probes, "TCPKeepAlive", "Keepalive probes sent.";
     time_waits, "TW", "Connections that went through TIME-WAIT.";

@@ -347,6 +347,11 @@ impl Tcb {
         self.abandon();
     }
 
+    /// Owes the last segment no ACK of its own.
+    pub fn withhold_ack(&mut self) {
+        self.dup_acks_owed = self.dup_acks_owed.saturating_sub(1);
+    }
+
     /// Drops what is still owed: it can't be sent.
     pub fn forget(&mut self) {
         (self.owed, self.dup_acks_owed) = (0, 0);
