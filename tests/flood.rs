@@ -249,7 +249,8 @@ fn guessed_cookies_make_no_connection() {
 #[test]
 fn a_connection_answers_a_stranger_now_and_then_and_its_peer_always() {
     // Offsets to its right numbers; `n` goes up.
-    let tries: [(&str, Flags, fn(u32) -> (u32, u32)); 5] = [
+    type Offsets = fn(u32) -> (u32, u32);
+    let tries: [(&str, Flags, Offsets); 5] = [
         ("RST in the window", Flags::RST, |n| (1 + n, 0)),
         ("SYN", Flags::SYN, |n| (n, 0)),
         ("ACK of what was not sent", Flags::ACK, |n| (0, 1 + n)),
