@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/install.sh
-# Peers of the veth tests: curl and wrk, and a Python server.
-install_missing "tc iproute2" "wrk wrk" "python3 python3"
+# Peers of the veth tests: curl and wrk, and a Python server; strace to see what workers ask of the kernel.
+install_missing "tc iproute2" "wrk wrk" "python3 python3" "strace strace"
 
 cargo fmt --check || { echo "run \`cargo fmt\`" >&2; exit 1; }
 cargo clippy --quiet --all-targets -- -D warnings

@@ -170,6 +170,7 @@ mod tests {
             connections_max: 1,
             cpus: None,
             drain: Span::ZERO,
+            sandbox: true,
             seed: 1,
             impair: None,
         }

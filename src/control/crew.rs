@@ -4,9 +4,11 @@
 use super::bulk::Carried;
 use super::clock::Clock;
 use super::floor;
+use super::guard::Guard;
 use super::live::Live;
 use super::pin;
 use super::runner::{Finding, Orders};
+use super::sandbox::Sandbox;
 use super::signals::Signals;
 use crate::app::results::{Results, Served};
 use crate::stats::publish::Board;
@@ -21,7 +23,30 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(10);
 
 /// What one thread does from start to end. It builds what can't move between threads itself.
-pub type Job = Box<dyn FnOnce(&Clock) -> Result<Found, String> + Send>;
+pub type Job = Box<dyn FnOnce(&Post) -> Result<Found, String> + Send>;
+
+/// Where a thread begins, on its core.
+pub struct Post {
+    clock: Clock,
+    sandbox: Sandbox,
+}
+
+impl Post {
+    /// The clock of a worker's turns. From here on the thread can do what those need, and nothing
+    /// else: what it opens, it has opened.
+    ///
+    /// # Errors
+    /// The kernel can't hold it to that.
+    pub fn confined(&self) -> Result<&Clock, String> {
+        self.sandbox.confine_worker()?;
+        Ok(&self.clock)
+    }
+
+    /// The clock of a thread that needs all of the kernel.
+    pub fn at_large(&self) -> &Clock {
+        &self.clock
+    }
+}
 
 /// What one thread found: a client's end, a server's, or both.
 #[derive(Default)]
@@ -70,37 +95,63 @@ pub struct Watch<'a> {
     pub signals: &'a Signals,
     /// Told to stop by a signal.
     pub orders: &'a Arc<Orders>,
+    pub sandbox: &'a Sandbox,
     /// Shown once a second; `None` to be quiet.
     pub board: Option<&'a Board>,
 }
 
-/// Runs all members to their end, and answers what each found, and whether a signal stopped them.
+/// How a run came to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself.
+    #[default]
+    Own,
+    /// A signal stopped it.
+    Signal,
+    /// Something went wrong, in a thread or around it; what the others found holds.
+    Fault(String),
+}
+
+/// Runs all members to their end, and answers what each found that came to one, and how it ended.
+/// If one fails the others are told to stop.
 ///
 /// # Errors
-/// What went wrong in a member; the others were told to stop.
-pub fn run(members: Vec<Member>, watch: &Watch<'_>) -> Result<(Vec<Found>, bool), String> {
+/// A thread can't be started.
+pub fn run(
+    members: Vec<Member>,
+    watch: &Watch<'_>,
+    guard: Option<&mut Guard>,
+) -> Result<(Vec<Found>, Ending), String> {
     let threads: Vec<_> = members
         .into_iter()
         .enumerate()
-        .map(|(index, member)| start(index, member, *watch.clock, Arc::clone(watch.orders)))
+        .map(|(index, member)| {
+            let post = Post { clock: *watch.clock, sandbox: watch.sandbox.clone() };
+            start(index, member, post, Arc::clone(watch.orders))
+        })
         .collect::<Result<_, _>>()?;
-    let signalled = watch.until_finished(&threads);
+    let mut ending = watch.until_finished(&threads, guard);
     let mut found = Vec::new();
-    let mut error = None;
-    for thread in threads {
-        match thread.join() {
-            Ok(Ok(part)) => found.push(part),
-            Ok(Err(text)) => error = error.or(Some(text)),
-            Err(_) => error = error.or(Some("a worker panicked: a bug, see above".to_string())),
+    for (index, thread) in threads.into_iter().enumerate() {
+        let fault = match thread.join() {
+            Ok(Ok(part)) => {
+                found.push(part);
+                continue;
+            }
+            Ok(Err(text)) => text,
+            Err(_) => format!("worker {index} panicked, a bug of ours: see above"),
+        };
+        if !matches!(ending, Ending::Fault(_)) {
+            ending = Ending::Fault(fault);
         }
     }
-    error.map_or(Ok((found, signalled)), Err)
+    Ok((found, ending))
 }
 
 fn start(
     index: usize,
     member: Member,
-    clock: Clock,
+    post: Post,
     orders: Arc<Orders>,
 ) -> Result<JoinHandle<Result<Found, String>>, String> {
     let Member { core, job } = member;
@@ -109,7 +160,7 @@ fn start(
         if let Err(text) = pin::to(core) {
             eprintln!("shakedown: {text}");
         }
-        let found = job(&clock);
+        let found = job(&post);
         alarm.armed = found.is_err();
         found
     };
@@ -135,20 +186,30 @@ impl Drop for Alarm {
 }
 
 impl Watch<'_> {
-    /// Waits for the threads, prints, and passes a signal on. True if one came before they were
-    /// finished.
-    fn until_finished<T>(&self, threads: &[JoinHandle<T>]) -> bool {
+    /// Waits for the threads, prints, and passes on a signal, or what the guard sees, that comes
+    /// before they are finished.
+    fn until_finished<T>(
+        &self,
+        threads: &[JoinHandle<T>],
+        mut guard: Option<&mut Guard>,
+    ) -> Ending {
         const SECOND: Span = Span::from_secs(1);
-        let (mut live, mut signalled) = (Live::default(), false);
+        let (mut live, mut ending) = (Live::default(), Ending::Own);
         let started = self.clock.now();
         let mut line_at: Instant = started + SECOND;
         while !threads.iter().all(JoinHandle::is_finished) {
-            if self.signals.came() && !signalled {
-                signalled = true;
+            if self.signals.came() && ending == Ending::Own {
+                ending = Ending::Signal;
                 self.orders.stop();
             }
             let now = self.clock.now();
             if now >= line_at {
+                if let Some(fault) = guard.as_mut().and_then(|guard| guard.look())
+                    && ending == Ending::Own
+                {
+                    ending = Ending::Fault(fault);
+                    self.orders.stop();
+                }
                 if let Some(board) = self.board {
                     let (counters, gauges) = board.snapshot();
                     let interval = now.since(line_at - SECOND);
@@ -160,6 +221,40 @@ impl Watch<'_> {
             }
             std::thread::sleep(TICK);
         }
-        signalled
+        ending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a worker that panics ends the run with its number; what the others found holds, and
+    /// they are told to stop.
+    #[test]
+    fn a_worker_that_panics_takes_nobody_with_it() {
+        let orders = Arc::new(Orders::default());
+        let waits = Arc::clone(&orders);
+        let fails: Job = Box::new(|post: &Post| {
+            post.confined()?;
+            panic!("planted");
+        });
+        let lasts: Job = Box::new(move |post: &Post| {
+            post.confined()?;
+            while !waits.is_stopped() {
+                std::thread::yield_now();
+            }
+            Ok(Found::default())
+        });
+        let core = pin::cores()[0];
+        let members = [lasts, fails].map(|job| Member { core, job });
+        let (clock, signals) = (Clock::start(), Signals::watch().unwrap());
+        let sandbox = Sandbox::new(true).unwrap();
+        let (orders, board) = (&orders, None);
+        let watch = Watch { clock: &clock, signals: &signals, orders, sandbox: &sandbox, board };
+        let (found, ending) = run(Vec::from(members), &watch, None).unwrap();
+        assert_eq!(found.len(), 1);
+        let Ending::Fault(why) = ending else { panic!("{ending:?}") };
+        assert!(why.starts_with("worker 1 panicked"), "{why}");
     }
 }

@@ -17,9 +17,10 @@ const KERNEL_TELLS_TAGS: (u32, u32) = (6, 8);
 const LOCKED_BYTES_MIN: u64 = 17 << 20;
 
 /// Capabilities by number, as in linux/capability.h.
-const CAPABILITIES: [(&str, u32); 3] =
-    [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_BPF", 39)];
+const CAPABILITIES: [(&str, u32); 4] =
+    [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_PERFMON", CAP_PERFMON), ("CAP_BPF", 39)];
 const CAP_IPC_LOCK: u32 = 14;
+const CAP_PERFMON: u32 = 38;
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// How one thing stands.
@@ -109,16 +110,16 @@ fn capabilities() -> Finding {
     let has = |number: u32| held >> number & 1 == 1;
     let missing: Vec<_> = CAPABILITIES
         .iter()
-        // Before CAP_BPF there was CAP_SYS_ADMIN, and it still stands for it.
-        .filter(|(name, number)| !(has(*number) || *name == "CAP_BPF" && has(CAP_SYS_ADMIN)))
+        // Before the last two there was CAP_SYS_ADMIN, and it still stands for them.
+        .filter(|(_, number)| !(has(*number) || *number >= CAP_PERFMON && has(CAP_SYS_ADMIN)))
         .map(|(name, _)| *name)
         .collect();
     if missing.is_empty() {
-        return Finding::Good("capabilities: NET_ADMIN, NET_RAW, BPF".to_string());
+        return Finding::Good("capabilities: NET_ADMIN, NET_RAW, PERFMON, BPF".to_string());
     }
     Finding::bad(
         format_args!("missing {}", missing.join(", ")),
-        "run as root, or `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock=ep` on the binary",
+        "run as root, or `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock=ep` on the binary",
     )
 }
 

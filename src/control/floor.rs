@@ -6,7 +6,7 @@ use super::Failure;
 use super::assemble::{self, Share};
 use super::bench::{Bench, Port, SPORT_DEFAULT};
 use super::clock::Clock;
-use super::crew::{Found, Member};
+use super::crew::{Ending, Found, Member, Post};
 use super::launch::{Run, Sides};
 use super::live::short;
 use super::output;
@@ -283,12 +283,14 @@ pub(super) fn two_threads<C: Device + Send + 'static, S: Device + Send + 'static
     // Gone when the client's thread is over, in whatever way.
     let driving = Arc::new(());
     let driven = Arc::downgrade(&driving);
-    let drive = move |clock: &Clock| {
+    let drive = move |post: &Post| {
+        let clock = post.confined()?;
         let _driving = driving;
         while client.turn(clock.now()) {}
         Ok(Found { floor: Some(client.tally()), ..Found::default() })
     };
-    let serve = move |clock: &Clock| {
+    let serve = move |post: &Post| {
+        let clock = post.confined()?;
         while driven.strong_count() > 0 {
             server.turn(clock.now());
         }
@@ -321,18 +323,18 @@ pub(super) fn interleave(
     let board = output::shows_live(output).then_some(&*bench.board);
     let (mut all, mut outcome) = (Vec::new(), Outcome::default());
     outcome.in_flight = under.in_flight;
-    let mut signalled = false;
+    let mut ending = Ending::Own;
     for _ in 0..SLICES {
-        let (found, stopped) = run.watched(engine(&bench)?, board)?;
+        let (found, how) = run.watched(engine(&bench)?, board, None)?;
         let ours = Pace::of_engine(&found);
         Found::follow(&mut all, found);
-        signalled = stopped;
-        if signalled {
+        ending = how;
+        if ending != Ending::Own {
             break;
         }
-        let (found, stopped) = run.watched(floor(&under)?, None)?;
-        signalled = stopped;
-        if signalled {
+        let (found, how) = run.watched(floor(&under)?, None, None)?;
+        ending = how;
+        if ending != Ending::Own {
             break;
         }
         let tallies: Vec<Tally> = found.iter().filter_map(|found| found.floor).collect();
@@ -340,7 +342,7 @@ pub(super) fn interleave(
         outcome.lost += tallies.iter().map(|tally| tally.lost).sum::<u64>();
         outcome.dropped += tallies.iter().map(|tally| tally.dropped).sum::<u64>();
     }
-    let mut sides = Sides::merge(all, plan.drive.rate, signalled);
+    let mut sides = Sides::merge(all, plan.drive.rate, ending);
     sides.floor = (!outcome.slices.is_empty()).then_some(outcome);
     Ok(sides)
 }

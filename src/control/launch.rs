@@ -3,13 +3,16 @@
 use super::bench::Bench;
 use super::bulk::Carried;
 use super::clock::Clock;
-use super::crew::{self, Found, Member, Watch};
+use super::crew::{self, Ending, Found, Member, Watch};
+use super::guard::Guard;
 use super::homing::Homing;
 use super::nic::{Build, Crew, Nic, Part};
+use super::output::Report;
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::Side;
 use super::rival;
 use super::runner::{Milestones, Orders};
+use super::sandbox::Sandbox;
 use super::settings::{LinkName, Output, PeerName, Rival, WorkloadName};
 use super::signals::Signals;
 use super::veth::{Pair, Stage};
@@ -32,12 +35,14 @@ pub(super) struct Run {
     pub clock: Clock,
     pub signals: Signals,
     pub orders: Arc<Orders>,
+    pub sandbox: Sandbox,
 }
 
 impl Run {
-    pub fn start() -> Result<Run, Failure> {
+    pub fn start(sandbox: bool) -> Result<Run, Failure> {
         let signals = Signals::watch().map_err(|error| Failure::Run(error.to_string()))?;
-        Ok(Run { clock: Clock::start(), signals, orders: Arc::new(Orders::default()) })
+        let (clock, orders) = (Clock::start(), Arc::new(Orders::default()));
+        Ok(Run { clock, signals, orders, sandbox: Sandbox::new(sandbox)? })
     }
 
     /// What the workers of a bench with `rows` clients are made with.
@@ -59,10 +64,11 @@ impl Run {
         board: &Board,
         output: &Output,
         rate: Option<f64>,
+        guard: Option<&mut Guard>,
     ) -> Result<Sides, Failure> {
         let board = output::shows_live(output).then_some(board);
-        let (found, signalled) = self.watched(members, board)?;
-        Ok(Sides::merge(found, rate, signalled))
+        let (found, ending) = self.watched(members, board, guard)?;
+        Ok(Sides::merge(found, rate, ending))
     }
 
     /// Runs a bench, with the floor under it if that is asked for.
@@ -76,17 +82,19 @@ impl Run {
         if plan.floor {
             return floor::interleave(self, bench, engine, under);
         }
-        self.crew(engine(bench)?, &bench.board, &plan.output, plan.drive.rate)
+        self.crew(engine(bench)?, &bench.board, &plan.output, plan.drive.rate, None)
     }
 
-    /// What each of the members found, and whether a signal stopped them.
+    /// What each of the members found, and how they came to their end.
     pub fn watched(
         &self,
         members: Vec<Member>,
         board: Option<&Board>,
-    ) -> Result<(Vec<Found>, bool), Failure> {
-        let Run { clock, signals, orders } = self;
-        crew::run(members, &Watch { clock, signals, orders, board }).map_err(Failure::Run)
+        guard: Option<&mut Guard>,
+    ) -> Result<(Vec<Found>, Ending), Failure> {
+        let Run { clock, signals, orders, sandbox } = self;
+        let watch = Watch { clock, signals, orders, sandbox, board };
+        crew::run(members, &watch, guard).map_err(Failure::Run)
     }
 }
 
@@ -97,11 +105,11 @@ pub(super) struct Sides {
     pub kernel: Option<Carried>,
     /// The floor that was measured between the slices of the run.
     pub floor: Option<floor::Outcome>,
-    pub signalled: bool,
+    pub ending: Ending,
 }
 
 impl Sides {
-    pub fn merge(found: Vec<Found>, rate: Option<f64>, signalled: bool) -> Sides {
+    pub fn merge(found: Vec<Found>, rate: Option<f64>, ending: Ending) -> Sides {
         let (mut clients, mut results) = (Vec::new(), Results::default());
         let (mut servers, mut served) = (Vec::new(), Served::default());
         let mut kernel_served = None;
@@ -117,15 +125,29 @@ impl Sides {
             }
         }
         for error in clients.iter().chain(&servers).filter_map(|f| f.pcap_error.as_ref()) {
-            eprintln!("shakedown: {error}");
+            eprintln!("shakedown: the recording is incomplete: {error}");
         }
         Sides {
             client: Side::client(&clients, rate, &results),
             server: Side::server(&servers, &served),
             kernel: kernel_served,
             floor: None,
-            signalled,
+            ending,
         }
+    }
+
+    /// A verdict, unless something went wrong that was more than a poor result.
+    fn judged(&self, verdict: Result<String, String>) -> Result<String, String> {
+        match &self.ending {
+            Ending::Own | Ending::Signal => verdict,
+            Ending::Fault(fault) => Err(fault.clone()),
+        }
+    }
+
+    /// Why there is no side to report on.
+    fn nothing(&self) -> Failure {
+        let none = Err("a run without workers: a bug".to_string());
+        Failure::Run(self.judged(none).unwrap_or_else(|why| why))
     }
 }
 
@@ -135,8 +157,9 @@ impl Sides {
 /// What the interface or this machine can't do; a signal before the end of its `--duration`.
 /// Without one, a signal is its end.
 pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
+    let report = Report::open(&plan.output)?;
     let nic = Nic::open(&plan.site, &plan.stack, &Part::Server(&plan.services))?;
-    let run = Run::start()?;
+    let run = Run::start(plan.stack.sandbox)?;
     let board = Arc::new(Board::new(nic.workers()));
     let app = |_, config: &mut Config| {
         let (listeners, app) = assemble::server(&plan.services, config.connections_max);
@@ -152,12 +175,14 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
     let crew = Crew { stack, duration, output, run: &run, board: &board };
     let members = nic.members(&crew, &build)?;
     let ports: Vec<_> = plan.services.iter().map(|service| service.listener.port).collect();
+    run.sandbox.drop_privileges(nic.gives_back())?;
     say(&plan.output, &format!("serving on {}, ports {}", plan.site.interface, listed(&ports)));
-    let sides = run.crew(members, &board, &plan.output, None)?;
-    let side = sides.server.as_ref().ok_or_else(no_side)?;
-    let verdict = Ok(summary::server_verdict(side));
-    finish(&plan.stack, &plan.output, ("server", side), nic.homing(), &verdict)?;
-    output::end(verdict, sides.signalled && plan.duration.is_some())
+    let mut guard = nic.guard();
+    let sides = run.crew(members, &board, &plan.output, None, Some(&mut guard))?;
+    let side = sides.server.as_ref().ok_or_else(|| sides.nothing())?;
+    let verdict = sides.judged(Ok(summary::server_verdict(side)));
+    finish(&plan.stack, report, ("server", side), (nic.homing(), &guard), &verdict)?;
+    output::end(verdict, sides.ending == Ending::Signal && plan.duration.is_some())
 }
 
 /// `shakedown client`.
@@ -167,8 +192,9 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
 /// `--duration` or `--count`. Without either, a signal is its end.
 pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let (drive, stack) = (&plan.drive, &plan.stack);
+    let report = Report::open(&plan.output)?;
     let nic = Nic::open(&plan.site, stack, &Part::Client(drive))?;
-    let run = Run::start()?;
+    let run = Run::start(plan.stack.sandbox)?;
     let board = Arc::new(Board::new(nic.workers()));
     let sport = drive.sport.unwrap_or(nic.sport_default());
     let app = |share, config: &mut Config| {
@@ -184,30 +210,33 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let (duration, output) = (drive.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };
     let members = nic.members(&crew, &build)?;
-    let sides = run.crew(members, &board, &plan.output, drive.rate)?;
-    let side = sides.client.as_ref().ok_or_else(no_side)?;
-    let verdict = summary::client_verdict(side);
-    finish(stack, &plan.output, ("client", side), nic.homing(), &verdict)?;
+    run.sandbox.drop_privileges(nic.gives_back())?;
+    let mut guard = nic.guard();
+    let sides = run.crew(members, &board, &plan.output, drive.rate, Some(&mut guard))?;
+    let side = sides.client.as_ref().ok_or_else(|| sides.nothing())?;
+    let verdict = sides.judged(summary::client_verdict(side));
+    finish(stack, report, ("client", side), (nic.homing(), &guard), &verdict)?;
     let has_end = drive.duration.is_some() || drive.count.is_some();
-    output::end(verdict, sides.signalled && has_end)
+    output::end(verdict, sides.ending == Ending::Signal && has_end)
 }
 
 /// Reports a run of one side.
 fn finish(
     stack: &Stack,
-    output: &Output,
+    report: Report<'_>,
     (name, side): (&'static str, &Side),
-    homing: &Homing,
+    (homing, guard): (&Homing, &Guard),
     verdict: &Result<String, String>,
 ) -> Result<(), Failure> {
     let mut sections = Map::new();
     sections.insert("settings".into(), settings(stack));
     sections.insert("rss".into(), homing.name(side).into());
+    sections.insert("interface".into(), guard.json());
     sections.insert(name.into(), side.json());
     let mut notes = vec![summary::time_wait(stack.tcp.msl)];
     notes.extend(homing.note(side));
     let text = output::Text { verdict, sides: &[(name, side)], notes: &notes };
-    output::write(name, output, &text, sections)
+    report.write(name, &text, sections)
 }
 
 /// What is needed to repeat the run.
@@ -225,10 +254,6 @@ pub(super) fn say(output: &Output, line: &str) {
         // A closed pipe must not stop a run.
         let _ = writeln!(std::io::stdout(), "{line}");
     }
-}
-
-fn no_side() -> Failure {
-    Failure::Run("a run without workers: a bug".to_string())
 }
 
 /// `80, 443, 8000-8009`.
@@ -267,15 +292,22 @@ pub fn bench(plan: &BenchPlan) -> Result<(), Failure> {
             cores.len()
         )));
     }
-    let run = Run::start()?;
+    let report = Report::open(&plan.output)?;
+    let run = Run::start(plan.stack.sandbox)?;
     match plan.link {
-        LinkName::Memory => bench_memory(plan, &run, threads, &cores),
-        LinkName::Veth if plan.peer == PeerName::Kernel => bench_veth(plan, &run, &cores),
-        LinkName::Veth => bench_veth(plan, &run, &cores[..threads]),
+        LinkName::Memory => bench_memory(plan, report, &run, threads, &cores),
+        LinkName::Veth if plan.peer == PeerName::Kernel => bench_veth(plan, report, &run, &cores),
+        LinkName::Veth => bench_veth(plan, report, &run, &cores[..threads]),
     }
 }
 
-fn bench_memory(plan: &BenchPlan, run: &Run, threads: usize, cores: &[u32]) -> Result<(), Failure> {
+fn bench_memory(
+    plan: &BenchPlan,
+    report: Report<'_>,
+    run: &Run,
+    threads: usize,
+    cores: &[u32],
+) -> Result<(), Failure> {
     let bench = run.bench(plan, threads.div_ceil(2));
     let members = |bench: &Bench| match (threads, cores) {
         (1, &[core, ..]) => Ok(memory::one_thread(bench.clone(), core)),
@@ -288,10 +320,15 @@ fn bench_memory(plan: &BenchPlan, run: &Run, threads: usize, cores: &[u32]) -> R
     let floor_cores = &cores[..threads.min(cores.len())];
     let under = |under: &floor::Under| memory::floor(under, floor_cores).map_err(Failure::Run);
     let sides = run.measured(&bench, members, under)?;
-    finish_bench(plan, &sides, Comparison::default())
+    finish_bench(plan, report, &sides, Comparison::default())
 }
 
-fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure> {
+fn bench_veth(
+    plan: &BenchPlan,
+    report: Report<'_>,
+    run: &Run,
+    cores: &[u32],
+) -> Result<(), Failure> {
     let queues = if plan.peer == PeerName::Kernel { 1 } else { cores.len() };
     let bench = run.bench(plan, queues);
     let pair = Pair::make(queues, bench.mtu())?;
@@ -315,11 +352,11 @@ fn bench_veth(plan: &BenchPlan, run: &Run, cores: &[u32]) -> Result<(), Failure>
     let sides = run.measured(&bench, members, under)?;
     drop(stage);
     let mut comparison = Comparison::default();
-    if let (Some(Rival::Kernel), false) = (plan.compare, sides.signalled) {
+    if let (Some(Rival::Kernel), Ending::Own) = (plan.compare, &sides.ending) {
         say(&plan.output, "the kernel's own sockets on the same veth");
         comparison = compare(plan, run, &pair, &sides, cores)?;
     }
-    finish_bench(plan, &sides, comparison)
+    finish_bench(plan, report, &sides, comparison)
 }
 
 /// How a rival did.
@@ -336,7 +373,7 @@ fn compare(
     sides: &Sides,
     cores: &[u32],
 ) -> Result<Comparison, Failure> {
-    let client = sides.client.as_ref().ok_or_else(no_side)?;
+    let client = sides.client.as_ref().ok_or_else(|| sides.nothing())?;
     let duration = plan.drive.duration.unwrap_or(RIVAL_DURATION);
     if plan.drive.workload != WorkloadName::Stream {
         let outcome = rival::measure(pair, plan, cores, duration, &run.clock, &run.signals);
@@ -353,16 +390,22 @@ fn compare(
 }
 
 /// Reports a bench and judges it.
-fn finish_bench(plan: &BenchPlan, sides: &Sides, comparison: Comparison) -> Result<(), Failure> {
-    let client = sides.client.as_ref().ok_or_else(no_side)?;
+fn finish_bench(
+    plan: &BenchPlan,
+    report: Report<'_>,
+    sides: &Sides,
+    comparison: Comparison,
+) -> Result<(), Failure> {
+    let client = sides.client.as_ref().ok_or_else(|| sides.nothing())?;
     let impaired = plan.stack.impair.is_some();
     let mut shown = vec![("client", client)];
     shown.extend(sides.server.as_ref().map(|server| ("server", server)));
     let verdict = match (&sides.server, &sides.kernel) {
         (Some(server), _) => summary::reconcile(client, server, impaired),
         (None, Some(kernel)) => kernel.reconcile(client),
-        (None, None) => return Err(no_side()),
+        (None, None) => return Err(sides.nothing()),
     };
+    let verdict = sides.judged(verdict);
     let mut sections = Map::new();
     sections.insert(
         "settings".into(),
@@ -397,6 +440,6 @@ fn finish_bench(plan: &BenchPlan, sides: &Sides, comparison: Comparison) -> Resu
     }
     notes.extend(comparison.notes);
     let text = output::Text { verdict: &verdict, sides: &shown, notes: &notes };
-    output::write("bench", &plan.output, &text, sections)?;
-    output::end(verdict, sides.signalled)
+    report.write("bench", &text, sections)?;
+    output::end(verdict, sides.ending == Ending::Signal)
 }

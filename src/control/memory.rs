@@ -4,7 +4,7 @@
 use super::assemble::Share;
 use super::bench::{Bench, Port, alternate, client_found, server_found};
 use super::clock::Clock;
-use super::crew::{Found, Job, Member};
+use super::crew::{Found, Job, Member, Post};
 use super::floor::{self, Under};
 use super::runner::{Orders, Runner};
 use crate::app::App;
@@ -45,13 +45,13 @@ pub(super) const SERVER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 /// Both ends alternating on one thread.
 pub(super) fn one_thread(bench: Bench, core: u32) -> Vec<Member> {
     // The link's ends can't move between threads, so the thread makes them.
-    let job = move |clock: &Clock| {
+    let job = move |post: &Post| {
         let pools = pools(bench.mtu())?;
         let (client, server) = ports(link::pair(pools.0.umem(), RING_FRAMES), pools);
         let server_orders = Arc::new(Orders::default());
         let server = bench.server(server, Share::WHOLE, &server_orders)?;
         let client = bench.client(client, Share::WHOLE)?;
-        Ok(alternate(client, server, &server_orders, clock))
+        Ok(alternate(client, server, &server_orders, post.confined()?))
     };
     vec![Member { core, job: Box::new(job) }]
 }
@@ -66,12 +66,14 @@ pub(super) fn two_threads(bench: &Bench, cores: [u32; 2]) -> Result<Vec<Member>,
     // Gone when the server's thread is over, in whatever way.
     let serving = Arc::new(());
     let served = Arc::downgrade(&serving);
-    let serve = move |clock: &Clock| {
+    let serve = move |post: &Post| {
+        let clock = post.confined()?;
         let _serving = serving;
         while server.turn(clock.now()) {}
         Ok(Found { server: Some(server_found(server, clock.now())), ..Found::default() })
     };
-    let drive = move |clock: &Clock| {
+    let drive = move |post: &Post| {
+        let clock = post.confined()?;
         while client.turn(clock.now()) {}
         // The server may still wait for an ACK of ours.
         server_orders.stop();
@@ -147,7 +149,8 @@ impl Stage {
     {
         let (crowded, server_orders) = (self.crowded, Arc::clone(server_orders));
         let (driving, served) = (Arc::clone(&self.driving), Arc::downgrade(&self.serving));
-        Box::new(move |clock| {
+        Box::new(move |post| {
+            let clock = post.confined()?;
             turns(&mut client, clock, crowded, |goes_on| goes_on);
             let over_at = clock.now();
             let driven = Arc::downgrade(&driving);
@@ -167,7 +170,8 @@ impl Stage {
         D: Device + Send + 'static,
     {
         let (crowded, serving) = (self.crowded, Arc::clone(&self.serving));
-        Box::new(move |clock| {
+        Box::new(move |post| {
+            let clock = post.confined()?;
             turns(&mut server, clock, crowded, |goes_on| goes_on);
             let over_at = clock.now();
             let served = Arc::downgrade(&serving);
@@ -197,11 +201,11 @@ pub(super) fn floor(under: &Under, cores: &[u32]) -> Result<Vec<Member>, String>
     let under = under.clone();
     match *cores {
         [core] => {
-            let job = move |clock: &Clock| {
+            let job = move |post: &Post| {
                 let pools = pools(under.mtu())?;
                 let (client, server) = ports(link::pair(pools.0.umem(), RING_FRAMES), pools);
                 let (client, server) = under.ends(client, server, Share::WHOLE);
-                Ok(floor::alternate(client, server, clock))
+                Ok(floor::alternate(client, server, post.confined()?))
             };
             Ok(vec![Member { core, job: Box::new(job) }])
         }

@@ -2,6 +2,7 @@
 
 use super::assemble::{self, Share, config};
 use super::crew::{Found, Job, Member};
+use super::guard::Guard;
 use super::homing::Homing;
 use super::launch::Run;
 use super::plan::{Drive, Service, Site, Stack, links};
@@ -42,13 +43,13 @@ const PACKET_POOL_FRAMES: u32 = 4096;
 
 /// An interface that is ready for its workers.
 pub(super) struct Nic {
-    name: String,
+    interface: Interface,
     door: Door,
     /// Queues of each worker, and the core it belongs on.
     crews: Vec<(u32, Vec<u32>)>,
     homing: Homing,
     /// Kept for the length of the run: restored when dropped.
-    _deferral: Option<Deferral>,
+    deferral: Option<Deferral>,
     mtu: u16,
     mac: Mac,
     shared: bool,
@@ -98,20 +99,26 @@ impl Nic {
             true => Some(Deferral::start(&site.interface).map_err(environment)?),
             false => None,
         };
-        Ok(Nic {
-            name: site.interface.clone(),
-            door,
-            crews,
-            homing,
-            _deferral: deferral,
-            mtu,
-            mac: Mac(interface.mac),
-            shared,
-        })
+        Ok(Nic { door, crews, homing, deferral, mtu, mac: Mac(interface.mac), interface, shared })
     }
 
     pub fn workers(&self) -> usize {
         self.crews.len()
+    }
+
+    /// True if the interface has settings of ours that it is to lose at the end.
+    pub fn gives_back(&self) -> bool {
+        let tags = matches!(&self.door, Door::Xdp(program, _) if program.gives_back());
+        tags || self.deferral.is_some()
+    }
+
+    /// Watches over the interface.
+    pub fn guard(&self) -> Guard {
+        let program = match &self.door {
+            Door::Xdp(program, _) => Some(Arc::clone(program)),
+            Door::Packet(_) => None,
+        };
+        Guard::new(self.interface.clone(), program)
     }
 
     /// How replies come to the worker that asked.
@@ -150,7 +157,8 @@ impl Nic {
                 }
                 Door::Packet(steering) => {
                     let pool = Pool::for_mtu(PACKET_POOL_FRAMES, self.mtu).map_err(environment)?;
-                    let device = Packet::open(&self.name, steering).map_err(environment)?;
+                    let device =
+                        Packet::open(&self.interface.name, steering).map_err(environment)?;
                     self.job(crew, build, seat, device, pool)?
                 }
             };
@@ -192,7 +200,8 @@ impl Nic {
         let (orders, board) = (Arc::clone(&run.orders), Arc::clone(board));
         let mut runner = Runner::new(worker, (build.milestones)(), term, orders, board, index);
         let found = build.found;
-        Ok(Box::new(move |clock| {
+        Ok(Box::new(move |post| {
+            let clock = post.confined()?;
             while runner.turn(clock.now()) {}
             let over_at = clock.now();
             // Frames of the others' connections may go on arriving on our queues.

@@ -65,6 +65,7 @@ pub struct Stack {
     pub cpus: Option<Vec<u32>>,
     pub drain: Span,
     pub seed: u64,
+    pub sandbox: bool,
     pub impair: Option<Impair>,
 }
 
@@ -301,7 +302,7 @@ fn stack(
         busy_poll: _,
         no_verify_tcp_checksum,
     } = network;
-    let Run { cpus, max_connections, drain, seed, keepalive } = run;
+    let Run { cpus, max_connections, drain, seed, keepalive, no_sandbox } = run;
     let connections_max = max_connections.unwrap_or(CONNECTIONS_MAX_DEFAULT);
     if connections_max == 0 {
         return Err("--max-connections 0 leaves nothing to do: at least 1".to_string());
@@ -321,6 +322,7 @@ fn stack(
         cpus: cpus.map(|Indices(cpus)| cpus),
         drain: drain.unwrap_or(Span::from_secs(5)),
         seed: seed.unwrap_or_else(system_seed),
+        sandbox: !no_sandbox,
         impair: asked(impair),
     })
 }

@@ -88,6 +88,9 @@ pub struct Run {
     /// Keepalive as IDLE/INTERVAL/PROBES, such as 2h/75s/9 [default: off]
     #[arg(long, value_name = "I/I/N", value_parser = value::keepalive)]
     pub keepalive: Option<Keepalive>,
+    /// Keep root's privileges, and let workers make any system call
+    #[arg(long)]
+    pub no_sandbox: bool,
 }
 
 /// TCP's constants; `[tcp]` in the file.

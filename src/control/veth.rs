@@ -13,8 +13,7 @@ use super::Failure;
 use super::assemble::Share;
 use super::bench::{Bench, Port, alternate, client_found};
 use super::bulk;
-use super::clock::Clock;
-use super::crew::{Found, Member};
+use super::crew::{Found, Member, Post};
 use super::floor::{self, Under};
 use super::plan::BenchPlan;
 use super::runner::Orders;
@@ -205,7 +204,8 @@ impl Stage {
             let server = bench.server(server, share, &server_orders).map_err(Failure::Run)?;
             let client = port(&self.client, pair, 0, index as u32, bench.mtu())?;
             let client = bench.client(client, share).map_err(Failure::Run)?;
-            let job = move |clock: &Clock| Ok(alternate(client, server, &server_orders, clock));
+            let job =
+                move |post: &Post| Ok(alternate(client, server, &server_orders, post.confined()?));
             members.push(Member { core, job: Box::new(job) });
         }
         Ok(members)
@@ -223,7 +223,7 @@ impl Stage {
             let server = port(end, pair, 1, index as u32, under.mtu())?;
             let client = port(&self.client, pair, 0, index as u32, under.mtu())?;
             let (client, server) = under.ends(client, server, share);
-            let job = move |clock: &Clock| Ok(floor::alternate(client, server, clock));
+            let job = move |post: &Post| Ok(floor::alternate(client, server, post.confined()?));
             members.push(Member { core, job: Box::new(job) });
         }
         Ok(members)
@@ -248,7 +248,8 @@ impl Stage {
         // Each is gone when its thread has no more to do for the other, in whatever way it ended.
         let (driving, serving) = (Arc::new(()), Arc::new(()));
         let (driven, served) = (Arc::downgrade(&driving), Arc::downgrade(&serving));
-        let drive = move |clock: &Clock| {
+        let drive = move |post: &Post| {
+            let clock = post.confined()?;
             while client.turn(clock.now()) {}
             drop(driving);
             while served.strong_count() > 0 {
@@ -256,9 +257,10 @@ impl Stage {
             }
             Ok(Found { client: Some(client_found(client, clock.now())), ..Found::default() })
         };
-        let serve = move |clock: &Clock| {
+        let serve = move |post: &Post| {
             let _serving = serving;
-            let carried = bulk::serve(&plan, listener, clock, || driven.strong_count() == 0);
+            let carried =
+                bulk::serve(&plan, listener, post.at_large(), || driven.strong_count() == 0);
             let carried = carried.map_err(|error| error.to_string())?;
             Ok(Found { kernel: Some(carried), ..Found::default() })
         };

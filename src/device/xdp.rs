@@ -79,7 +79,7 @@ impl Default for Options {
 /// whatever way.
 pub struct Program {
     // Dropped first: no frame is redirected any more when the rest goes.
-    _link: bpf::Link,
+    link: bpf::Link,
     program: bpf::Program,
     interface: Interface,
     steering: Steering,
@@ -87,7 +87,7 @@ pub struct Program {
     hook: Hook,
     fallback: Option<String>,
     _groups: Option<Groups>,
-    _tags: Option<TagsLeftIn>,
+    tags: Option<TagsLeftIn>,
     tags_hidden: bool,
 }
 
@@ -134,14 +134,14 @@ impl Program {
         };
         let tags_hidden = has_vlans && !hears_tags && interface.driver == "veth";
         Ok(Arc::new(Program {
-            _link: link,
+            link,
             program,
             steering: steering.clone(),
             mode,
             hook,
             fallback,
             _groups: groups,
-            _tags: tags,
+            tags,
             tags_hidden,
             interface,
         }))
@@ -150,6 +150,16 @@ impl Program {
     /// The interface as it was when the program was attached.
     pub fn interface(&self) -> &Interface {
         &self.interface
+    }
+
+    /// False once the interface is gone, or somebody else has detached the program.
+    pub fn is_attached(&self) -> bool {
+        self.link.is_attached()
+    }
+
+    /// True if a setting of the interface was changed that it gets back when this is dropped.
+    pub fn gives_back(&self) -> bool {
+        self.tags.is_some()
     }
 
     /// Why the program runs on socket buffers although nobody asked for that; `None` if it does
@@ -335,7 +345,7 @@ fn explain(interface: &Interface, error: io::Error) -> io::Error {
         ),
         (io::ErrorKind::PermissionDenied, _) => {
             format!(
-                "{error} on {name}: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW"
+                "{error} on {name}: run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW"
             )
         }
         _ => format!(

@@ -23,7 +23,7 @@ pub struct Program {
 
 /// A program attached to an interface; dropping it, or the end of the process however it comes,
 /// detaches.
-pub struct Link(#[allow(dead_code)] OwnedFd);
+pub struct Link(OwnedFd);
 
 /// Where in the receive path the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Program {
         }
         let object = open.load().map_err(|cause| {
             let attempt =
-                "load the XDP program (needs root, or CAP_BPF and CAP_NET_ADMIN, and Linux 5.9)";
+                "load the XDP program (needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and Linux 5.9)";
             failed(attempt, from_libbpf(cause))
         })?;
         let sockets = object
@@ -157,6 +157,20 @@ impl Program {
         let input = ProgramInput { data_in: Some(frame), ..ProgramInput::default() };
         let output = program.test_run(input).map_err(from_libbpf)?;
         Ok(output.return_value)
+    }
+}
+
+impl Link {
+    /// False once the interface is gone, or somebody else has detached the program.
+    pub fn is_attached(&self) -> bool {
+        let mut info = libbpf_sys::bpf_link_info::default();
+        let mut len = size_of::<libbpf_sys::bpf_link_info>() as u32;
+        // SAFETY: `len` says how much there is to write to, and the kernel writes no more.
+        let result = unsafe {
+            libbpf_sys::bpf_obj_get_info_by_fd(self.0.as_raw_fd(), (&raw mut info).cast(), &mut len)
+        };
+        // SAFETY: plain integers, all of them; a link of XDP has written this one.
+        result == 0 && unsafe { info.__bindgen_anon_1.xdp.ifindex } != 0
     }
 }
 

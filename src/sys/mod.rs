@@ -14,6 +14,7 @@ pub mod netns;
 pub mod packet;
 pub mod pages;
 mod ring;
+pub mod sandbox;
 pub mod socket;
 pub mod umem;
 

@@ -76,5 +76,9 @@ fn mount_own_sysfs() -> io::Result<()> {
     // SAFETY: C strings.
     let result =
         unsafe { libc::mount(sysfs.as_ptr(), sys.as_ptr(), sysfs.as_ptr(), 0, std::ptr::null()) };
-    check(result, "mount sysfs").map(drop)
+    match check(result, "mount sysfs") {
+        // What is mounted there is our namespace's already.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        mounted => mounted.map(drop),
+    }
 }

@@ -40,6 +40,7 @@ impl Running {
             .args(arguments)
             .args(["-i", end.interface(), "--json", json.to_str().unwrap()])
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         Running { child, json }
@@ -59,9 +60,18 @@ impl Running {
 
     pub fn serving(mut self) -> Running {
         let mut lines = BufReader::new(self.child.stdout.as_mut().unwrap()).lines();
-        let line = lines.next().expect("it ended before it served").unwrap();
+        let Some(line) = lines.next() else {
+            let mut said = String::new();
+            self.child.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
+            panic!("it ended before it served: {said}");
+        };
+        let line = line.unwrap();
         assert!(line.starts_with("serving on"), "{line}");
         self
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: &str) {
@@ -69,13 +79,27 @@ impl Running {
     }
 
     /// Waits for its end; its exit code and its report.
-    pub fn end(mut self) -> (Option<i32>, Value) {
+    pub fn end(self) -> (Option<i32>, Value) {
+        let (code, report, _) = self.end_with_words();
+        (code, report)
+    }
+
+    /// Waits for its end; its exit code, its report, and what it said to standard error.
+    pub fn end_with_words(mut self) -> (Option<i32>, Value, String) {
         // Whatever it still says is taken, or it would wait for a reader.
         let mut rest = String::new();
         self.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        let mut words = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut words).unwrap();
+        eprint!("{words}");
         let code = self.child.wait().unwrap().code();
         let text = std::fs::read(&self.json).unwrap_or_else(|_| panic!("no report: {rest}"));
-        (code, serde_json::from_slice(&text).unwrap())
+        (code, serde_json::from_slice(&text).unwrap(), words)
+    }
+
+    /// Waits for the end of a run that leaves no report; its exit code, if it has one.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// Stops a server by SIGINT and checks that it ended well, with nothing left in its tables.
