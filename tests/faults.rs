@@ -130,33 +130,12 @@ fn a_program_that_somebody_takes_off_ends_the_run() {
     // Whoever means it can.
     let index: u32 =
         lab.inside(End::Near, || shakedown::sys::net::Interface::find("near0").unwrap().index);
-    assert_eq!(detach_links(index), 1);
+    assert_eq!(shakedown::sys::bpf::detach_links(index).unwrap(), 1);
     let (code, report, words) = server.end_with_words();
     assert_eq!(code, Some(1));
     assert!(words.contains("taken our XDP program off near0"), "{words}");
     assert!(verdict(&report).contains("XDP program"));
     assert!(!has_program(&lab));
-}
-
-/// Detaches every XDP link of the interface with this index; how many there were.
-fn detach_links(index: u32) -> usize {
-    use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo};
-    let ours = |info: &libbpf_rs::query::LinkInfo| match &info.info {
-        LinkTypeInfo::Xdp(xdp) => xdp.ifindex == index,
-        _ => false,
-    };
-    let ids: Vec<u32> =
-        LinkInfoIter::default().filter(|info| ours(info)).map(|info| info.id).collect();
-    for &id in &ids {
-        // SAFETY: integers in, integers out; the descriptor is closed by its owner.
-        unsafe {
-            let fd = libbpf_rs::libbpf_sys::bpf_link_get_fd_by_id(id);
-            assert!(fd >= 0);
-            assert_eq!(libbpf_rs::libbpf_sys::bpf_link_detach(fd), 0);
-            libc::close(fd);
-        }
-    }
-    ids.len()
 }
 
 #[test]

@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 
 const SIGSYS: i32 = 31;
 
+const SERVE: [&str; 4] = ["--listen", "80", "--response-size", "1k"];
+
 /// Of each thread of a process: its name, and a field of its status.
 fn of_threads(pid: u32, field: &str) -> Vec<(String, String)> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -47,7 +49,9 @@ fn a_run_that_stands_has_no_privilege_and_its_workers_a_filter() {
     assert!(workers.iter().all(|(_, mode)| mode == "2"), "{workers:?}");
     server.stop();
 
-    let at_large = Running::server(&lab, &["--listen", "80", "--no-sandbox"]);
+    let at_large =
+        Running::server(&lab, &["--listen", "80", "--response-size", "1k", "--no-sandbox"]);
+    curl(&lab, &format!("http://{OURS}/"));
     assert!(of_threads(at_large.pid(), "Seccomp").iter().all(|(_, mode)| mode == "0"));
     assert!(of_threads(at_large.pid(), "CapEff").iter().all(|(_, set)| !set.ends_with("0000000")));
     at_large.stop();
@@ -55,6 +59,8 @@ fn a_run_that_stands_has_no_privilege_and_its_workers_a_filter() {
 
 /// System calls that the worker threads of a process make in two seconds of load, by name.
 fn calls_under_load(lab: &Lab, server: &Running) -> BTreeMap<String, u64> {
+    // Once it has served, its workers are there.
+    curl(lab, &format!("http://{OURS}/"));
     let workers = of_threads(server.pid(), "Pid");
     let worker = workers.iter().find(|(name, _)| name.starts_with("worker")).expect("a worker");
     let trace = format!("{}/{}.strace", env!("CARGO_TARGET_TMPDIR"), worker.1);
@@ -84,13 +90,13 @@ fn a_worker_under_load_makes_no_system_call_but_the_kick() {
     if !has("strace", name) || !has("wrk", name) {
         return;
     }
-    let server = Running::server(&lab, &["--listen", "80"]);
+    let server = Running::server(&lab, &SERVE);
     let calls = calls_under_load(&lab, &server);
     assert!(calls.get("sendto").is_some_and(|&kicks| kicks > 100), "{calls:?}");
     assert_eq!(calls.keys().collect::<Vec<_>>(), ["sendto"], "{calls:?}");
     server.stop();
 
-    let server = Running::server(&lab, &["--listen", "80", "--busy-poll"]);
+    let server = Running::server(&lab, &[&SERVE[..], &["--busy-poll"]].concat());
     let calls = calls_under_load(&lab, &server);
     let busy = calls.keys().all(|call| ["sendto", "recvfrom"].contains(&call.as_str()));
     assert!(busy && calls.contains_key("recvfrom"), "{calls:?}");

@@ -6,6 +6,7 @@
 
 use super::{check, failed};
 use libbpf_rs::libbpf_sys;
+use libbpf_rs::query::{LinkInfo, LinkInfoIter, LinkTypeInfo};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, ProgramInput};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -172,6 +173,29 @@ impl Link {
         // SAFETY: plain integers, all of them; a link of XDP has written this one.
         result == 0 && unsafe { info.__bindgen_anon_1.xdp.ifindex } != 0
     }
+}
+
+/// Detaches every XDP program that is attached to an interface by a link, whoever did that, as
+/// `bpftool link detach` would; how many there were.
+///
+/// # Errors
+/// Not permitted.
+pub fn detach_links(ifindex: u32) -> io::Result<usize> {
+    let is_there = |info: &LinkInfo| match &info.info {
+        LinkTypeInfo::Xdp(xdp) => xdp.ifindex == ifindex,
+        _ => false,
+    };
+    let ids = LinkInfoIter::default().filter(is_there).map(|info| info.id);
+    ids.map(|id| {
+        // SAFETY: an integer in, a descriptor out.
+        let fd = check(unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) }, "open an XDP link")?;
+        // SAFETY: a descriptor just made, owned by nobody else.
+        let link = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: the descriptor is alive.
+        let result = unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
+        check(result, "detach an XDP link").map(drop)
+    })
+    .try_fold(0, |count, detached| detached.map(|()| count + 1))
 }
 
 /// Id of the XDP program attached to an interface, if there is one.
