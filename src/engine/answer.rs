@@ -11,7 +11,7 @@ use crate::wire::Family;
 use crate::wire::icmp::{self, Kind, Quoted, Unspoken};
 use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::Flags;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// ICMP errors sent a second, at the most (RFC 4443 s2.4 f: they MUST be limited): plenty for
 /// whoever looks for a port, and no amplifier.
@@ -51,6 +51,10 @@ impl<A: App> Engine<A> {
         tx: &mut Burst,
     ) -> Option<Frame> {
         match message.kind {
+            Kind::EchoRequest { .. } if !self.may_be_answered(message.src) => {
+                self.counters.rx_martian += 1;
+                Some(frame)
+            }
             Kind::EchoRequest { data_at, data_len } => {
                 let ethertype = Family::of(message.src).ethertype();
                 let ethernet = self.ethernet(from, ethertype);
@@ -64,9 +68,14 @@ impl<A: App> Engine<A> {
             Kind::Error { error, quoted: Some(quoted) } => {
                 if matches!(error, icmp::Error::SourceQuench | icmp::Error::Redirect) {
                     // Source quench is dropped (MUST-55).
+                    self.counters.rx_icmp_ignored += 1;
                     return Some(frame);
                 }
-                let Some(slot) = self.quoted(&quoted) else { return self.pass_on(frame) };
+                let Some(slot) = self.quoted(&quoted) else {
+                    let frame = self.pass_on(frame)?;
+                    self.counters.rx_icmp_ignored += 1;
+                    return Some(frame);
+                };
                 let seq = Seq(quoted.seq);
                 // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56).
                 match error {
@@ -85,7 +94,10 @@ impl<A: App> Engine<A> {
                 }
                 Some(frame)
             }
-            Kind::Error { quoted: None, .. } | Kind::EchoReply | Kind::Other => Some(frame),
+            Kind::Error { quoted: None, .. } | Kind::EchoReply | Kind::Other => {
+                self.counters.rx_icmp_ignored += 1;
+                Some(frame)
+            }
         }
     }
 
@@ -104,6 +116,7 @@ impl<A: App> Engine<A> {
     fn error_about(&mut self, slot: u32, now: Instant, seq: Seq, error: SoftError) {
         let tcb = &mut self.table.tcbs[slot as usize];
         if !tcb.is_in_flight(seq) {
+            self.counters.rx_icmp_ignored += 1;
             return;
         }
         if tcb.state() == State::SynSent && error == SoftError::Refused {
@@ -121,6 +134,8 @@ impl<A: App> Engine<A> {
         if tcb.path_mtu(seq, mtu, &mut self.table.paths) {
             self.counters.path_mtus += 1;
             self.settle(slot, now);
+        } else {
+            self.counters.rx_icmp_ignored += 1;
         }
     }
 
@@ -133,6 +148,10 @@ impl<A: App> Engine<A> {
         about: &Unspoken,
         tx: &mut Burst,
     ) -> Option<Frame> {
+        if !self.may_be_answered(about.src) {
+            self.counters.rx_martian += 1;
+            return Some(frame);
+        }
         self.counters.rx_not_ours += 1;
         if !self.complaints.take(now) {
             self.counters.errors_withheld += 1;
@@ -160,6 +179,7 @@ impl<A: App> Engine<A> {
     ) -> Option<Frame> {
         let mut frame = self.pass_on_segment(frame, segment)?;
         if segment.flags.has(Flags::RST) {
+            self.counters.rx_tcp_dropped += 1;
             return Some(frame);
         }
         // "If the ACK bit is off, sequence number zero is used,
@@ -189,6 +209,12 @@ impl<A: App> Engine<A> {
             self.counters.out_rsts += 1;
         }
         dropped
+    }
+
+    /// True if `address` can be another host's: whoever has ours, or everyone's, lies, and an
+    /// answer would go to the one lied about (RFC 1122 s3.2.1.3, RFC 9293 s3.9.2.3, MUST-63).
+    pub(super) fn may_be_answered(&self, address: IpAddr) -> bool {
+        self.routes.is_one_host(address) && !self.is_ours(address)
     }
 
     /// Sends an answer if there is room; else it is dropped and counted: whoever asked will ask

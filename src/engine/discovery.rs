@@ -110,6 +110,7 @@ impl<A: App> Engine<A> {
         tx: &mut Burst,
     ) -> Option<Frame> {
         self.learn(Hop { ip: packet.sender_ip.into(), vlan }, packet.sender_mac, true);
+        self.dispute(packet.sender_ip.into(), vlan, packet.sender_mac);
         let ours = self.is_ours_on(packet.target_ip.into(), vlan);
         let asked = packet.operation == Operation::Request && ours;
         if !asked || packet.sender_ip == packet.target_ip {
@@ -136,6 +137,7 @@ impl<A: App> Engine<A> {
         };
         if let Some(mac) = packet.mac {
             self.learn(Hop { ip: speaker.into(), vlan: from.vlan }, mac, overrides);
+            self.dispute(speaker.into(), from.vlan, mac);
         }
         let ours = self.is_ours_on(packet.target.into(), from.vlan);
         if !ours || packet.message != Message::Solicitation {
@@ -206,6 +208,13 @@ impl<A: App> Engine<A> {
             let waiting = self.neighbors.learn(hop, mac, overrides);
             self.ready.append(&mut self.table.tcbs, waiting);
         }
+    }
+
+    /// Somebody says that `address` is at `mac`: if it is ours, two have it, or one lies. A frame of
+    /// our own that came back is neither.
+    fn dispute(&mut self, address: IpAddr, vlan: Option<u16>, mac: Mac) {
+        let disputed = mac != self.config.mac && self.is_ours_on(address, vlan);
+        self.counters.address_conflicts += u64::from(disputed);
     }
 
     fn count_question(&mut self, word: &Word) {

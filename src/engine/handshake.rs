@@ -28,9 +28,13 @@ impl<A: App> Engine<A> {
         floor: Option<Seq>,
         tx: &mut Burst,
     ) -> Option<Frame> {
+        if !self.may_be_answered(segment.src) {
+            self.counters.rx_martian += 1;
+            return Some(frame);
+        }
         // "First, check for a RST: An incoming RST should be ignored."
         if segment.flags.has(Flags::RST) {
-            return self.pass_on_segment(frame, segment);
+            return self.drop_segment(frame, segment);
         }
         if !self.listens(segment.dst_port) {
             return self.refuse(frame, segment, from, tx);
@@ -45,7 +49,7 @@ impl<A: App> Engine<A> {
         }
         // "Third, check for a SYN"; "Fourth, other data or control: ... drop the segment".
         if !segment.flags.has(Flags::SYN) {
-            return self.pass_on_segment(frame, segment);
+            return self.drop_segment(frame, segment);
         }
         if self.table.is_full() {
             self.counters.listen_overflows += 1;

@@ -91,6 +91,11 @@ impl<A: App> Engine<A> {
         let from = Link { mac: ethernet.src, vlan: ethernet.vlan };
         let to_us = ethernet.dst == self.config.mac;
         let ours = |address| to_us && self.is_ours_on(address, ethernet.vlan);
+        // No station has a group's address (IEEE 802.3 s3.2.3); an answer would go to all of it.
+        if ethernet.src.is_group() {
+            self.counters.rx_martian += 1;
+            return Some(frame);
+        }
         match &packet.body {
             Body::Tcp(segment) if ours(segment.dst) => {
                 self.counters.in_segs += 1;
@@ -340,6 +345,13 @@ impl<A: App> Engine<A> {
         kept
     }
 
+    /// Drops a segment that its state has no answer for, unless another worker's has.
+    pub(super) fn drop_segment(&mut self, frame: Frame, segment: &Segment) -> Option<Frame> {
+        let frame = self.pass_on_segment(frame, segment)?;
+        self.counters.rx_tcp_dropped += 1;
+        Some(frame)
+    }
+
     /// Makes what a connection without a slot owes for a segment what is outgoing; false if that is
     /// nothing. `node` as in [`Engine::withholds`].
     pub(super) fn lay_out_answer(
@@ -377,6 +389,7 @@ impl<A: App> Engine<A> {
             None => return false,
             Some(Note::Ahead) => (&mut counters.ofo_queued, None),
             Some(Note::AheadDropped) => (&mut counters.ofo_dropped, None),
+            Some(Note::Dropped) => (&mut counters.rx_tcp_dropped, None),
             Some(Note::AheadAgain) => (&mut counters.dsack_ofo_sent, None),
             Some(Note::ChallengeAck) => {
                 (&mut counters.challenge_acks, Some(&mut counters.skipped_challenge))

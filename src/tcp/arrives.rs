@@ -53,6 +53,8 @@ pub enum Note {
     AheadAgain,
     ChallengeAck,
     Paws,
+    /// For the flags that it has or lacks, and not answered.
+    Dropped,
 }
 
 impl Tcb {
@@ -82,7 +84,8 @@ impl Tcb {
         // "First, check the ACK bit: If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless
         // the RST bit is set)". The SYN carries no data, so one number alone is acceptable.
         if acks && Seq(segment.ack) != self.snd_una.plus(1) {
-            arrival.refuse = !segment.flags.has(Flags::RST);
+            let answers = !segment.flags.has(Flags::RST);
+            (arrival.refuse, arrival.note) = (answers, (!answers).then_some(Note::Dropped));
             return;
         }
         // "Second, check the RST bit": only an acceptable ACK makes it believable.
@@ -90,11 +93,14 @@ impl Tcb {
             if acks {
                 self.abandon();
                 arrival.ended = Some(End::Refused);
+            } else {
+                arrival.note = Some(Note::Dropped);
             }
             return;
         }
         // "Fifth, if neither of the SYN or RST bits is set, then drop the segment and return."
         if !segment.flags.has(Flags::SYN) {
+            arrival.note = Some(Note::Dropped);
             return;
         }
         // "Fourth, check the SYN bit."
@@ -146,7 +152,11 @@ impl Tcb {
             return;
         }
         // "Fifth, check the ACK field: if the ACK bit is off, drop the segment and return".
-        if !segment.flags.has(Flags::ACK) || !self.ack_arrives(segment, env, arrival) {
+        if !segment.flags.has(Flags::ACK) {
+            arrival.note = Some(Note::Dropped);
+            return;
+        }
+        if !self.ack_arrives(segment, env, arrival) {
             return;
         }
         self.remember_timestamp(segment);
@@ -246,6 +256,7 @@ impl Tcb {
         }
         if self.state() == State::TimeWait && config.rfc1337 {
             // RFC 1337 s4, fix F1: "ignore RST segments in TIME-WAIT state".
+            arrival.note = Some(Note::Dropped);
             return;
         }
         let end = match self.state() {
