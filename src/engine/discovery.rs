@@ -210,8 +210,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Somebody says that `address` is at `mac`: if it is ours, two have it, or one lies. A frame of
-    /// our own that came back is neither.
+    /// Somebody says that `address` is at `mac`: if it is ours, two have it, or one lies. A frame
+    /// of our own that came back is neither.
     fn dispute(&mut self, address: IpAddr, vlan: Option<u16>, mac: Mac) {
         let disputed = mac != self.config.mac && self.is_ours_on(address, vlan);
         self.counters.address_conflicts += u64::from(disputed);

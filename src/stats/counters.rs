@@ -115,12 +115,12 @@ counters! {
     rx_tcp_checksum, "rx_tcp_checksum_total", "Segments dropped: TCP checksum.";
     rx_tcp_option, "rx_tcp_option_total", "Segments dropped: TCP option length.";
     rx_tcp_port, "rx_tcp_port_total", "Segments dropped: TCP port 0.";
-    rx_tcp_dropped, "rx_tcp_dropped_total", "Segments dropped, as their state says, for the flags they have or lack (RFC 9293 s3.10.7).";
+    rx_tcp_dropped, "rx_tcp_dropped_total", "Segments dropped for the flags they have or lack (RFC 9293 s3.10.7).";
     rx_arp_malformed, "rx_arp_malformed_total", "Frames dropped: ARP.";
     rx_icmp_malformed, "rx_icmp_malformed_total", "Frames dropped: ICMP.";
-    rx_icmp_ignored, "rx_icmp_ignored_total", "ICMP messages dropped: of a kind without use to a host, or about nothing that is in flight.";
+    rx_icmp_ignored, "rx_icmp_ignored_total", "ICMP messages dropped: of no use to us, or about nothing in flight.";
     rx_ndp_malformed, "rx_ndp_malformed_total", "Frames dropped: neighbor discovery (RFC 4861 s7.1).";
-    address_conflicts, "address_conflicts_total", "Claims of others to an address of ours, not believed (RFC 5227 s2.4, RFC 4862 s5.4).";
+    address_conflicts, "address_conflicts_total", "Claims of others to an address of ours (RFC 5227 s2.4).";
     rx_not_ours, "rx_not_ours_total", "Frames dropped: not to an address of ours, or a protocol we do not speak.";
     tx_no_frame, "tx_no_frame_total", "Frames not sent at once because the pool was empty; sent later.";
     answers_dropped, "answers_dropped_total", "Stateless answers (ARP, ICMP, RST) not sent because there was no room.";
