@@ -64,7 +64,7 @@ pub fn settings_of(text: &str) -> Result<Vec<Setting>, Fault> {
         place: error.span().map(|span| place_of(text, span.start)),
         message: error.message().replace('\n', " "),
     })?;
-    let mut reader = Reader { text, settings: Vec::new() };
+    let mut reader = Reader { text, settings: Vec::new(), reached: (0, START) };
     for (key, value) in in_order(table.get_ref()) {
         let name = flag_name(key.get_ref());
         match (name.as_str(), value.get_ref()) {
@@ -91,11 +91,16 @@ pub fn settings_of(text: &str) -> Result<Vec<Setting>, Fault> {
 struct Reader<'a> {
     text: &'a str,
     settings: Vec<Setting>,
+    /// Where the last setting stands: the next is looked for from there, or a long file would be
+    /// counted through once for each.
+    reached: (usize, Place),
 }
 
 impl Reader<'_> {
     fn push(&mut self, name: String, value: String, at: usize) {
-        let place = place_of(self.text, at);
+        let (from, start) = if at < self.reached.0 { (0, START) } else { self.reached };
+        let place = place_after(start, self.text.get(from..at).unwrap_or_default());
+        self.reached = (at, place);
         self.settings.push(Setting { name, value, place });
     }
 
@@ -206,12 +211,20 @@ fn flag_name(key: &str) -> String {
     key.replace('_', "-")
 }
 
+const START: Place = Place { line: 1, column: 1 };
+
 fn place_of(text: &str, at: usize) -> Place {
-    let before = text.get(..at).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    place_after(START, text.get(..at).unwrap_or(text))
+}
+
+/// Where what follows `text` stands, if `text` begins at `start`.
+fn place_after(start: Place, text: &str) -> Place {
+    let Some(newline) = text.rfind('\n') else {
+        return Place { column: start.column + text.chars().count(), ..start };
+    };
     Place {
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
+        line: start.line + text.matches('\n').count(),
+        column: text[newline + 1..].chars().count() + 1,
     }
 }
 
