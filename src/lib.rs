@@ -23,3 +23,7 @@ pub mod worker;
 #[cfg(doc)]
 #[doc = include_str!("RFC9293.md")]
 pub mod rfc9293 {}
+
+#[cfg(doc)]
+#[doc = include_str!("HOSTILE.md")]
+pub mod hostile {}

@@ -461,21 +461,19 @@ fn ndp_that_lies() {
     ]);
 }
 
-/// RFC 826's merge and RFC 4861 s7.2.5: a neighbour that is in use is told of anew; one that is
-/// not, is not noted; nobody speaks for our own addresses.
+/// RFC 826 ("Merge_flag"), RFC 4861 s7.2.5: a neighbour in use may say, unasked, that it has moved,
+/// as for Linux. Nobody is believed about an address of ours, nor noted that is not in use.
 #[test]
-fn a_neighbour_is_believed_only_about_itself() {
-    let mut host = Host::in_state(State::Established);
+fn a_neighbour_is_believed_about_its_own_address_alone() {
     let liar = Mac([2, 0, 0, 0, 0, 0x66]);
-    let lie = |ip: Ipv4Addr| {
-        let mut bytes = vec![0; arp::frame_len(false)];
-        arp::Packet::gratuitous(liar, ip).emit(None, &mut bytes);
-        bytes
-    };
-    for ip in [OURS, [10, 0, 0, 77].into()] {
-        host.give(&lie(ip));
-        let frame = host.peer_frame(Flags::ACK | Flags::PSH, 0, 1);
+    for (ip, mac) in [(OURS, THEIR_MAC), ([10, 0, 0, 77].into(), THEIR_MAC), (THEIRS, liar)] {
+        let mut host = Host::in_state(State::Established);
+        let mut claim = vec![0; arp::frame_len(false)];
+        arp::Packet::gratuitous(liar, ip).emit(None, &mut claim);
+        assert!(host.give(&claim).1.is_empty(), "{ip}");
+        let frame = host.peer_frame(Flags::ACK, 1 << 30, 1);
         let (_, replies) = host.give(&frame);
-        replies.iter().for_each(|reply| assert_eq!(reply[..6], THEIR_MAC.0, "{ip}"));
+        assert_eq!(replies.len(), 1);
+        assert_eq!(replies[0][..6], mac.0, "{ip}");
     }
 }

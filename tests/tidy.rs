@@ -399,6 +399,30 @@ fn scripts_can_be_run_and_say_what_they_do() {
 }
 
 #[test]
+fn the_tests_of_hostile_input_that_are_named_exist() {
+    let text = fs::read_to_string(root().join("src/HOSTILE.md")).unwrap();
+    let tests = fs::read_to_string(root().join("tests/hostile.rs")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut findings = Vec::new();
+    for row in rows {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap_or("");
+        for name in last.split('`').skip(1).step_by(2) {
+            let exists = match name.contains('/') {
+                true => root().join(name).exists(),
+                false => tests.contains(&format!("fn {name}()")),
+            };
+            if !exists {
+                findings.push(format!("src/HOSTILE.md: no test {name}"));
+            }
+        }
+        if !last.contains('`') {
+            findings.push(format!("src/HOSTILE.md: no test in {row}"));
+        }
+    }
+    none(findings);
+}
+
+#[test]
 fn no_file_speaks_of_the_machine_it_was_written_on() {
     // Put together here, or this file would be found too.
     let banned = ["work", "root", "home"].map(|folder| format!("/{folder}/"));

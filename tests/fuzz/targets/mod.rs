@@ -6,7 +6,10 @@ mod engine;
 mod script;
 mod wire;
 
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A name, and what takes any bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
     ("wire", wire::run),
     ("engine", engine::run),
     ("config", config::run),
