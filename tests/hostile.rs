@@ -99,6 +99,7 @@ const TCP_OPTION: &[&str] = &[SEGS, "InErrs", "rx_tcp_option_total"];
 const TCP_PORT: &[&str] = &[SEGS, "InErrs", "rx_tcp_port_total"];
 const DROPPED: &[&str] = &[SEGS, "rx_tcp_dropped_total"];
 const ARP_BAD: &[&str] = &["rx_arp_malformed_total"];
+const ICMP_BAD: &[&str] = &["rx_icmp_malformed_total"];
 const ICMP_IGNORED: &[&str] = &["rx_icmp_ignored_total"];
 const NDP_BAD: &[&str] = &["rx_ndp_malformed_total"];
 const ELSEWHERE: &[&str] = &["rx_not_ours_total"];
@@ -403,6 +404,26 @@ fn endless_fragments_leave_nothing() {
 }
 
 #[test]
+fn icmp_that_is_of_no_use() {
+    let everyone = Ipv4Addr::new(10, 0, 0, 255);
+    let ping = icmp(THEIRS, 8, 0);
+    hold(vec![
+        Case("a ping", ping.clone(), NEWS, Icmp),
+        Case("a ping from our own address", icmp(OURS, 8, 0), MARTIAN, Nothing),
+        Case("a ping from everyone's", icmp(everyone, 8, 0), MARTIAN, Nothing),
+        Case("checksum", at(&ping, 36, &[0xde, 0xad]), ICMP_BAD, Nothing),
+        Case("an answer unasked", icmp(THEIRS, 0, 0), ICMP_IGNORED, Nothing),
+        Case("unreachable, about nothing", icmp(THEIRS, 3, 3), ICMP_IGNORED, Nothing),
+        Case("too big, about nothing", icmp(THEIRS, 3, 4), ICMP_IGNORED, Nothing),
+        Case("source quench", icmp(THEIRS, 4, 0), ICMP_IGNORED, Nothing),
+        Case("a redirect", icmp(THEIRS, 5, 1), ICMP_IGNORED, Nothing),
+        Case("a router advertises itself", icmp(THEIRS, 9, 0), ICMP_IGNORED, Nothing),
+        Case("a timestamp request", icmp(THEIRS, 13, 0), ICMP_IGNORED, Nothing),
+        Case("type 255", icmp(THEIRS, 255, 255), ICMP_IGNORED, Nothing),
+    ]);
+}
+
+#[test]
 fn arp_that_lies() {
     let ask = |edit: fn(&mut arp::Packet)| {
         let mut packet = arp::Packet::request(THEIR_MAC, THEIRS, OURS);
@@ -452,7 +473,7 @@ fn ndp_that_lies() {
         Case("an option past the end", sealed6(at(&ask, 79, &[2])), NDP_BAD, Nothing),
         Case("a group's MAC", sealed6(at(&ask, 80, &[0xff; 6])), NDP_BAD, Nothing),
         Case("about a group", sealed6(at(&ask, 62, &[0xff])), NDP_BAD, Nothing),
-        Case("checksum", at(&ask, 56, &[0xde, 0xad]), &["rx_icmp_malformed_total"], Nothing),
+        Case("checksum", at(&ask, 56, &[0xde, 0xad]), ICMP_BAD, Nothing),
         Case("told unasked", tell(|_| ()), ELSEWHERE, Nothing),
         Case("that our address is theirs", tell(|p| p.target = OURS6), CONFLICT, Nothing),
         Case("a router advertises itself", kind(134), ICMP_IGNORED, Nothing),

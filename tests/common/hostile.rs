@@ -320,6 +320,21 @@ pub fn sealed(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
+/// An ICMP message of IPv4 from an address, with eight bytes behind its header.
+pub fn icmp(src: Ipv4Addr, kind: u8, code: u8) -> Vec<u8> {
+    let mut frame = syn(|syn| syn.src = src.into());
+    frame.truncate(14 + 20 + 16);
+    frame[17] = 36;
+    frame[23] = 1;
+    frame[34..].fill(0);
+    frame[34..36].copy_from_slice(&[kind, code]);
+    put_sum(&mut frame[34..], 2, 0);
+    frame[24..26].fill(0);
+    let sum = checksum::finish(checksum::sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
 /// With the checksum of ICMPv6 put right.
 pub fn sealed6(mut frame: Vec<u8>) -> Vec<u8> {
     let address = |at: usize| Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| frame[at + i]));
