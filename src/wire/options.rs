@@ -40,10 +40,13 @@ pub struct Sack {
     count: u8,
 }
 
+/// Words of options in the longest header.
+const WORDS_MAX: usize = 10;
+
 /// Options as they are written: whole words, so that a header never needs padding (which would be
 /// zero, MUST-69).
 pub(super) struct Words {
-    words: [u32; 10],
+    words: [u32; WORDS_MAX],
     count: usize,
 }
 
@@ -177,16 +180,17 @@ impl Options {
         }
     }
 
-    /// Bytes that the options take in a header: a multiple of four, 40 at most.
+    /// Bytes that the options take in a header: a multiple of four, 40 at most, with as many blocks
+    /// of SACK as there is room for.
     #[inline]
     pub fn len(&self) -> usize {
         let sack_word = self.sack_permitted && self.timestamps.is_none();
-        4 * usize::from(self.mss.is_some())
-            + 12 * usize::from(self.timestamps.is_some())
-            + 4 * usize::from(sack_word)
-            + 4 * usize::from(self.window_scale.is_some())
-            + 4 * usize::from(self.user_timeout.is_some())
-            + self.sack.len()
+        let words = usize::from(self.mss.is_some())
+            + 3 * usize::from(self.timestamps.is_some())
+            + usize::from(sack_word)
+            + usize::from(self.window_scale.is_some())
+            + usize::from(self.user_timeout.is_some());
+        4 * words + self.sack.len(words)
     }
 
     /// True if there are none.
@@ -200,7 +204,7 @@ impl Options {
     /// NOP have a length (MUST-68).
     #[inline]
     pub(super) fn words(&self) -> Words {
-        let mut words = Words { words: [0; 10], count: 0 };
+        let mut words = Words { words: [0; WORDS_MAX], count: 0 };
         if let Some(mss) = self.mss {
             words.push([MSS, 4, (mss >> 8) as u8, mss as u8]);
         }
@@ -220,10 +224,11 @@ impl Options {
         if let Some(timeout) = self.user_timeout {
             words.push([USER_TIMEOUT, 4, (timeout >> 8) as u8, timeout as u8]);
         }
-        if !self.sack.is_empty() {
-            words.push([NOP, NOP, SACK, 2 + 8 * self.sack.count]);
+        let blocks = self.sack.first(words.count);
+        if !blocks.is_empty() {
+            words.push([NOP, NOP, SACK, 2 + 8 * blocks.len() as u8]);
         }
-        for &(left, right) in self.sack.blocks() {
+        for &(left, right) in blocks {
             words.push(left.to_be_bytes());
             words.push(right.to_be_bytes());
         }
@@ -249,9 +254,17 @@ impl Sack {
         true
     }
 
-    /// Bytes that the option takes, its two NOPs included.
-    fn len(&self) -> usize {
-        if self.is_empty() { 0 } else { 4 + 8 * usize::from(self.count) }
+    /// The first blocks, as many as there is room for after so many words of other options (RFC
+    /// 2018 s3): all of those are six at most, so one at least.
+    #[inline]
+    fn first(&self, words: usize) -> &[(u32, u32)] {
+        &self.blocks[..usize::from(self.count).min((WORDS_MAX - 1 - words) / 2)]
+    }
+
+    /// Bytes that the option takes after so many words, its two NOPs included.
+    #[inline]
+    fn len(&self, words: usize) -> usize {
+        if self.is_empty() { 0 } else { 4 + 8 * self.first(words).len() }
     }
 
     fn parse(edges: &[u8]) -> Sack {
@@ -368,6 +381,26 @@ pub(super) mod tests {
         let options = Options { user_timeout: Some(0x8003), ..Options::default() };
         assert_eq!(written(&options), crate::wire::hex("1c04 8003"));
         assert_eq!(Options::parse(&written(&options)), Ok(options));
+    }
+
+    #[test]
+    fn blocks_that_find_no_room_are_left_out() {
+        let mut options = Options {
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some((1, 2)),
+            user_timeout: Some(3),
+            ..Options::NONE
+        };
+        for left in [10, 20, 30, 40] {
+            assert!(options.sack.push(left, left + 5));
+        }
+        assert_eq!((written(&options).len(), options.len()), (36, 36));
+        assert_eq!(Options::parse(&written(&options)).unwrap().sack.blocks(), [(10, 15)]);
+        options = Options { sack: options.sack, timestamps: Some((1, 2)), ..Options::NONE };
+        assert_eq!((written(&options).len(), options.len()), (40, 40));
+        assert_eq!(Options::parse(&written(&options)).unwrap().sack.blocks().len(), 3);
     }
 
     proptest! {

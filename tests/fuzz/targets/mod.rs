@@ -2,6 +2,7 @@
 //! in [`TARGETS`]; its findings are kept in `regressions/NAME`.
 
 mod config;
+mod cookie;
 mod engine;
 mod script;
 mod wire;
@@ -12,6 +13,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("wire", wire::run),
     ("engine", engine::run),
+    ("cookie", cookie::run),
     ("config", config::run),
     ("script", script::run),
 ];
