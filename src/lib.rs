@@ -27,3 +27,7 @@ pub mod rfc9293 {}
 #[cfg(doc)]
 #[doc = include_str!("HOSTILE.md")]
 pub mod hostile {}
+
+#[cfg(doc)]
+#[doc = include_str!("FAULTS.md")]
+pub mod faults {}

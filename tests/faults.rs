@@ -9,6 +9,7 @@ use common::running::{OURS, Running, curl, kernel_server, lab, lab_with_queues, 
 use common::{End, Lab, run};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -154,6 +155,50 @@ fn a_process_that_is_stopped_and_goes_on_serves_on() {
     curl(&lab, &page());
     let report = server.stop();
     assert_eq!(number(&report, "/server/connections_established_total"), 3);
+}
+
+/// Goal: a fill ring that runs dry loses frames, each counted, and no more than that.
+#[test]
+fn frames_that_find_no_room_are_counted_and_it_serves_on() {
+    const DATAGRAMS: u64 = 20_000;
+    let Some((lab, _turn)) = lab("dry") else { return };
+    let server = Running::server(&lab, &SERVE);
+    curl(&lab, &page());
+    let socket = lab.inside(End::Far, || UdpSocket::bind("10.99.0.2:0").unwrap());
+    server.signal("-STOP");
+    for n in 0..DATAGRAMS {
+        // As many as the pair's queues take, and then some.
+        let _ = socket.send_to(&n.to_be_bytes(), (OURS, 9));
+    }
+    server.signal("-CONT");
+    curl(&lab, &page());
+    let report = server.stop();
+    let lost = |name: &str| number(&report, &format!("/server/device/counters/{name}"));
+    let lost = lost("rx_dropped") + lost("rx_ring_full");
+    let received = number(&report, "/server/counters/rx_packets_total");
+    assert!(lost > 0, "{report:#}");
+    assert!(received > 500 && received + lost <= DATAGRAMS + 100, "{received} and {lost} lost");
+    assert_eq!(number(&report, "/server/connections_established_total"), 2);
+}
+
+/// Goal: a transmit ring that stays full holds what is to be sent back, and loses nothing.
+#[test]
+fn what_finds_the_transmit_ring_full_is_sent_later() {
+    let Some((lab, _turn)) = lab("full") else { return };
+    kernel_server(&lab, 80);
+    let addr = ["client", "--no-verify-tcp-checksum", "--addr", "10.99.0.100/24"];
+    let load = ["--target", "10.99.0.2:80", "-n", "4000", "-r", "2k"];
+    let client = Running::start(&lab, End::Near, &[addr.as_slice(), &load].concat());
+    sleep(Duration::from_millis(400));
+    // The kernel takes nothing off the ring while its own end is down.
+    lab.ip(End::Near, &["link", "set", "near0", "down"]);
+    sleep(LOOK);
+    lab.ip(End::Near, &["link", "set", "near0", "up"]);
+    let (code, report) = client.end();
+    assert_eq!(number(&report, "/client/connections_established_total"), 4000, "{report:#}");
+    assert_eq!(code, Some(0));
+    assert!(number(&report, "/client/device/counters/tx_kicks_again_total") > 0, "{report:#}");
+    assert_eq!(number(&report, "/client/frames_missing"), 0);
 }
 
 /// Goal: whatever signal ends it, the interface is clean and the next run starts at once.

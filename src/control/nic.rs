@@ -345,8 +345,15 @@ pub(super) fn numbered(path: &std::path::Path, index: usize) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::crew::Ending;
+    use super::super::veth::Pair;
     use super::*;
+    use crate::app::Conn;
+    use crate::app::results::Served;
+    use crate::tcp::End;
+    use crate::time::Instant;
     use std::path::Path;
+    use std::process::Command;
 
     #[test]
     fn queues_are_dealt_out_evenly_and_each_core_has_one() {
@@ -378,5 +385,71 @@ mod tests {
         let [first, last] = [5, 9].map(|last| IpAddr::from([10, 0, 0, last]));
         assert_eq!(steering.ours, [Reach { first, last, vlan: None }]);
         assert_eq!(steering.ports, [(80, 80)]);
+    }
+
+    /// Does nothing but panic.
+    struct Planted {
+        panics: bool,
+    }
+
+    impl Planted {
+        fn falls(&self) -> bool {
+            assert!(!self.panics, "planted");
+            false
+        }
+    }
+
+    impl App for Planted {
+        type State = ();
+
+        fn established(&mut self, _conn: &mut Conn<'_, ()>) {}
+        fn received(&mut self, _conn: &mut Conn<'_, ()>, _data: &[u8]) {}
+        fn peer_closed(&mut self, _conn: &mut Conn<'_, ()>) {}
+        fn acknowledged(&mut self, _conn: &mut Conn<'_, ()>, _acked: u64) {}
+        fn ended(&mut self, _now: Instant, _state: &mut (), _end: End) {}
+        fn payload(&self, _state: &(), _offset: u64, _out: &mut [u8]) {}
+    }
+
+    /// Goal: of two workers on an interface one panics. The run ends with its number and the fault,
+    /// what the other found holds, and the interface is as it was.
+    #[test]
+    fn a_worker_that_panics_leaves_the_others_results_and_a_clean_interface() {
+        let pair = match Pair::make(2, 1500) {
+            Ok(pair) if pin::cores().len() > 1 => pair,
+            _ => return eprintln!("a_worker_that_panics: SKIPPED, needs root and two cores"),
+        };
+        let sides = pair.inside(0, || {
+            let text = |failure: Failure| io::Error::other(format!("{failure:?}"));
+            let mut stack = super::super::plan::tests::stack();
+            stack.cpus = Some(pin::cores()[..2].to_vec());
+            stack.subnets = vec![super::super::address::subnet("198.19.0.77/24").unwrap()];
+            let (mode, queues) = (Mode::Auto, None);
+            let site = Site { interface: "sda".into(), queues, mode, busy_poll: false };
+            let services = [super::super::plan::tests::service(80)];
+            let nic = Nic::open(&site, &stack, &Part::Server(&services)).map_err(text)?;
+            let run = Run::start(true).map_err(text)?;
+            let board = Arc::new(Board::new(nic.workers()));
+            let build = Build {
+                app: &|share, _| Planted { panics: share.index == 1 },
+                milestones: || Milestones { ready: |_| true, done: Planted::falls },
+                found: |(finding, _)| Found {
+                    server: Some((finding, Served::default())),
+                    ..Found::default()
+                },
+            };
+            let output = Output { json: None, pcap: None, quiet: true, verbose: false };
+            let (duration, output) = (Some(Span::from_secs(10)), &output);
+            let crew = Crew { stack: &stack, duration, output, run: &run, board: &board };
+            let members = nic.members(&crew, &build).map_err(text)?;
+            run.crew(members, &board, output, None, Some(&mut nic.guard())).map_err(text)
+        });
+        let sides = sides.unwrap();
+        let Ending::Fault(why) = &sides.ending else { panic!("{:?}", sides.ending) };
+        assert!(why.starts_with("worker 1 panicked"), "{why}");
+        assert!(sides.server.is_some());
+        let show = || Command::new("ip").args(["-d", "link", "show", "sda"]).output();
+        let link = pair.inside(0, show).unwrap().stdout;
+        let link = String::from_utf8_lossy(&link);
+        assert!(link.contains("sda") && !link.contains("xdp"), "{link}");
     }
 }

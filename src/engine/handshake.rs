@@ -16,6 +16,10 @@ use crate::wire::ethernet::Mac;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::Flags;
 
+/// SYN-ACKs sent again while the SYN cache is [pressed](super::syn_cache::SynCache::is_pressed), at
+/// the most: 7 s from the first to the end.
+const RETRIES_PRESSED: u8 = 2;
+
 impl<A: App> Engine<A> {
     /// A segment to no connection (RFC 9293 s3.10.7.1-2): CLOSED, or LISTEN if the port has a
     /// listener. `floor` is the number after the last one of the connection that the SYN replaces.
@@ -88,6 +92,9 @@ impl<A: App> Engine<A> {
         tx: &mut Burst,
     ) -> Result<Option<Frame>, Frame> {
         let endpoints = Endpoints::of_received(syn);
+        if floor.is_some() && self.syns.is_full() {
+            self.make_way(now);
+        }
         let key = match self.syns.is_full() {
             true => None,
             false => self.table.hosts.hold(&endpoints),
@@ -121,6 +128,15 @@ impl<A: App> Engine<A> {
         }
         self.send_syn_ack(now, place, frame, tx);
         Ok(None)
+    }
+
+    /// Gives up a connection of a full cache for a SYN whose answer must be beyond the numbers of
+    /// the connection that it replaces, which no cookie can promise.
+    fn make_way(&mut self, now: Instant) {
+        if let Some(place) = self.syns.victim() {
+            self.counters.req_q_full_drop += 1;
+            self.end_half_open(place, End::SynTimeout, now);
+        }
     }
 
     /// Makes the SYN-ACK of a connection what is outgoing.
@@ -248,8 +264,12 @@ impl<A: App> Engine<A> {
         let syn = self.syns.get(place);
         let mut tcb = Tcb::begun(syn.key);
         tcb.resume(syn, now);
+        let mut config = self.config.tcp;
+        if self.syns.is_pressed() {
+            config.syn_retries = config.syn_retries.min(RETRIES_PRESSED);
+        }
         let paths = &mut self.table.paths;
-        let mut env = Env { config: &self.config.tcp, now, room: 0, nagle: false, paths };
+        let mut env = Env { config: &config, now, room: 0, nagle: false, paths };
         match tcb.expires(None, 0, &mut env) {
             Expiry::Ended(end) => return self.end_half_open(place, end, now),
             Expiry::ResendSyn => {

@@ -17,6 +17,9 @@ use crate::wire::ethernet::Mac;
 /// Its next hop is none that we know: the SYN-ACK goes where the SYN came from.
 pub const NO_NEIGHBOR: u16 = u16::MAX;
 
+/// Connections that are no flood, however small the cache; as many as for Linux.
+const A_FEW: usize = 8;
+
 /// The connections of an engine that peers have opened and not yet completed.
 pub struct SynCache {
     secret: Secret,
@@ -27,6 +30,8 @@ pub struct SynCache {
     /// The free entry to be taken next, the one freed last; each names the next by its link.
     free: u32,
     free_count: usize,
+    /// The entry that gives way next.
+    hand: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -68,6 +73,7 @@ impl SynCache {
             due: Queue::new(),
             free: 0,
             free_count: max as usize,
+            hand: 0,
         }
     }
 
@@ -171,6 +177,20 @@ impl SynCache {
 
     pub fn is_full(&self) -> bool {
         self.free_count == 0
+    }
+
+    /// True if more than half of it is taken, and more than a few: what is not answered soon is a
+    /// flood.
+    pub fn is_pressed(&self) -> bool {
+        self.entries.len() - self.free_count > (self.entries.len() / 2).max(A_FEW)
+    }
+
+    /// A connection that is to give way to another, a different one each time: in a flood, nearly
+    /// always a part of it. `None` if the entry whose turn it is has none.
+    pub fn victim(&mut self) -> Option<u32> {
+        let place = self.hand;
+        self.hand = if place as usize + 1 == self.entries.len() { 0 } else { place + 1 };
+        self.is_filed(place).then_some(place)
     }
 
     /// Number of connections.

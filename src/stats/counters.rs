@@ -63,7 +63,7 @@ counters! {
     syncookies_recv, "SyncookiesRecv", "Connections made of a cookie that came back.";
     syncookies_failed, "SyncookiesFailed", "ACKs that came while cookies were about, and acknowledged none.";
     req_q_full_do_cookies, "TCPReqQFullDoCookies", "SYNs answered with a cookie because the SYN cache was full.";
-    req_q_full_drop, "TCPReqQFullDrop", "SYNs dropped because the SYN cache was full.";
+    req_q_full_drop, "TCPReqQFullDrop", "SYNs and half-open connections dropped because the SYN cache was full.";
     delayed_acks, "DelayedACKs", "Acknowledgments sent because their delay was over.";
     congestion_echoes, "ecn_echoes_total", "Segments received that say our text met congestion (RFC 3168 s6.1.2).";
     soft_errors, "icmp_soft_errors_total", "ICMP errors about text in flight, told to the application (RFC 9293 s3.9.2.2).";

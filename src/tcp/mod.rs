@@ -53,7 +53,7 @@ pub enum End {
     Reset,
     /// The peer sent RST in answer to our SYN or SYN-ACK.
     Refused,
-    /// SYN or SYN-ACK was not answered after the configured tries.
+    /// SYN or SYN-ACK was not answered after the configured tries, or while the SYN cache was full.
     SynTimeout,
     /// Data or FIN was not acknowledged after the configured tries (RFC 9293 s3.8.3, R2).
     DataTimeout,

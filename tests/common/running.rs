@@ -2,8 +2,9 @@
 
 use super::{End, Lab, run, say};
 use serde_json::Value;
+use shakedown::sys::epoll::listen;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -163,7 +164,9 @@ pub fn kernel_server(lab: &Lab, port: u16) {
 /// The same on any address of the far end's.
 pub fn kernel_server_on(lab: &Lab, address: &str, port: u16) {
     let address: IpAddr = address.parse().unwrap();
-    let listener = lab.inside(End::Far, || TcpListener::bind((address, port)).unwrap());
+    // With room for those that come at once, which the library's own has not.
+    let listener = lab.inside(End::Far, || listen((address, port).into()).unwrap());
+    listener.set_nonblocking(false).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             std::thread::spawn(move || {
