@@ -2,25 +2,20 @@
 //! else, and whoever answers goes on being served. And floods of segments to a connection by
 //! somebody who guesses at its numbers (RFC 5961): few are answered, and none harms.
 
+mod common;
+
+use common::crowd::{Crowd, OURS6, ack, syn};
 use shakedown::app::{App, Conn};
-use shakedown::engine::{Config, Engine, Listener, Subnet};
 use shakedown::flow::Endpoints;
-use shakedown::frame::{Burst, Pool};
-use shakedown::rng::Rng;
 use shakedown::tcp::{self, CookiesWhen, End, State};
 use shakedown::time::{Instant, Span};
 use shakedown::wire::Family;
-use shakedown::wire::ethernet::{Header, Mac};
 use shakedown::wire::options::Options;
-use shakedown::wire::segment::{self, Body, Segment, Verify};
+use shakedown::wire::segment::Segment;
 use shakedown::wire::tcp::Flags;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
-const THEIR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-const OURS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 const BACKLOG: u32 = 256;
 const CONNECTIONS: u32 = 4096;
 
@@ -46,110 +41,14 @@ impl App for Tally {
     fn payload(&self, _state: &(), _offset: u64, _out: &mut [u8]) {}
 }
 
-struct Lab {
-    engine: Engine<Tally>,
-    pool: Pool,
-    now: Instant,
-    rng: Rng,
-}
-
-impl Lab {
-    fn new(syncookies: CookiesWhen) -> Lab {
-        let tcp = tcp::Config { syn_backlog: BACKLOG, syncookies, ..tcp::Config::default() };
-        let config = Config {
-            mac: OUR_MAC,
-            mtu: 1500,
-            ttl: 64,
-            subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
-            gateways: vec![],
-            listeners: vec![Listener { port: 80, keepalive: None }],
-            ranges: None,
-            keepalive: None,
-            connections_max: CONNECTIONS,
-            tcp,
-            verify: Verify::All,
-            seed: 1,
-        };
-        let engine = Engine::new(config, Tally::default(), Instant::ZERO);
-        Lab { engine, pool: Pool::new(256).unwrap(), now: Instant::ZERO, rng: Rng::new(7) }
-    }
-
-    /// Lets segments arrive, a burst of 64 every 64 µs; answers what is sent.
-    fn turn(&mut self, segments: &[Segment]) -> Vec<Segment> {
-        let (mut rx, mut tx) = (Burst::new(), Burst::new());
-        let mut sent = Vec::new();
-        for burst in segments.chunks(64) {
-            for segment in burst {
-                let family = segment.family();
-                let ethertype = family.ethertype();
-                let header = Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype };
-                let mut frame = self.pool.take().expect("as many frames as are under way");
-                frame.reset(segment::header_len(false, family, &segment.options));
-                segment::emit(frame.bytes_mut(), &header, segment, 0, 64);
-                rx.push(frame);
-            }
-            self.now += Span::from_micros(64);
-            self.engine.poll(self.now, &mut self.pool, &mut rx, &mut tx);
-            let count = tx.len();
-            for frame in tx.drain(count) {
-                if let Ok(packet) = segment::parse(frame.bytes(), Verify::All)
-                    && let Body::Tcp(segment) = packet.body
-                {
-                    sent.push(segment);
-                }
-                self.pool.put(frame);
-            }
-        }
-        sent
-    }
-
-    /// A SYN from anywhere but here.
-    fn spoofed(&mut self, family: Family) -> Segment {
-        let bits = self.rng.next();
-        let src = match family {
-            Family::V4 => IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 | bits as u32 & 0xff_ffff)),
-            Family::V6 => Ipv6Addr::from_bits(0xfd01 << 112 | u128::from(bits)).into(),
-        };
-        syn(src, 1024 + (bits >> 48) as u16 % 60_000)
-    }
-}
-
-fn syn(src: IpAddr, src_port: u16) -> Segment {
-    let dst = if src.is_ipv4() { IpAddr::from(OURS) } else { OURS6.into() };
-    let options = Options {
-        mss: Some(1460),
-        window_scale: Some(7),
-        sack_permitted: true,
-        timestamps: Some((1, 0)),
-        ..Options::NONE
-    };
-    let (dst_port, seq, window) = (80, 100, 65_535);
-    let flags = Flags::SYN;
-    Segment { src, dst, src_port, dst_port, seq, flags, window, options, ..Segment::BLANK }
-}
-
-/// The ACK of a SYN-ACK.
-fn ack(syn_ack: &Segment) -> Segment {
-    let Segment { src, dst, src_port, dst_port, seq, ack, options, .. } = *syn_ack;
-    assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
-    let timestamps = options.timestamps.map(|(value, _)| (2, value));
-    Segment {
-        src: dst,
-        dst: src,
-        src_port: dst_port,
-        dst_port: src_port,
-        seq: ack,
-        ack: seq.wrapping_add(1),
-        flags: Flags::ACK,
-        window: 512,
-        options: Options { timestamps, ..Options::NONE },
-        ..Segment::BLANK
-    }
+fn lab(syncookies: CookiesWhen) -> Crowd<Tally> {
+    let tcp = tcp::Config { syn_backlog: BACKLOG, syncookies, ..tcp::Config::default() };
+    Crowd::new(Tally::default(), CONNECTIONS, tcp)
 }
 
 /// A hundred thousand SYNs from nowhere, an honest client for every hundred, whose answers take
 /// 20 ms; answers how many of the thousand get in.
-fn served_in_a_flood(lab: &mut Lab, family: Family) -> u64 {
+fn served_in_a_flood(lab: &mut Crowd<Tally>, family: Family) -> u64 {
     let mut under_way: VecDeque<(Instant, Segment)> = VecDeque::new();
     for n in 0..1000 {
         let mut segments: Vec<Segment> = (0..100).map(|_| lab.spoofed(family)).collect();
@@ -178,7 +77,7 @@ fn served_in_a_flood(lab: &mut Lab, family: Family) -> u64 {
 #[test]
 fn every_honest_client_is_served_in_a_flood() {
     for family in [Family::V4, Family::V6] {
-        let mut lab = Lab::new(CookiesWhen::Full);
+        let mut lab = lab(CookiesWhen::Full);
         assert_eq!(served_in_a_flood(&mut lab, family), 1000);
         let counters = lab.engine.counters;
         assert!(counters.syncookies_sent > 90_000, "{}", counters.syncookies_sent);
@@ -191,7 +90,7 @@ fn every_honest_client_is_served_in_a_flood() {
 
 #[test]
 fn without_cookies_hardly_anybody_is_served_in_a_flood() {
-    let mut lab = Lab::new(CookiesWhen::Off);
+    let mut lab = lab(CookiesWhen::Off);
     let served = served_in_a_flood(&mut lab, Family::V4);
     let counters = lab.engine.counters;
     assert!(served < 20, "{served}");
@@ -203,7 +102,7 @@ fn without_cookies_hardly_anybody_is_served_in_a_flood() {
 /// no SYN-ACK is sent more often than that.
 #[test]
 fn a_flood_leaves_nothing_behind() {
-    let mut lab = Lab::new(CookiesWhen::Off);
+    let mut lab = lab(CookiesWhen::Off);
     let flood: Vec<Segment> = (0..2000).map(|_| lab.spoofed(Family::V4)).collect();
     let mut sent = lab.turn(&flood).len();
     assert_eq!(lab.engine.connections(), BACKLOG as usize);
@@ -230,7 +129,7 @@ fn a_flood_leaves_nothing_behind() {
 /// one in two such SYNs was dropped, and its client waited a second.
 #[test]
 fn who_comes_again_finds_room_in_a_full_cache() {
-    let mut lab = Lab::new(CookiesWhen::Full);
+    let mut lab = lab(CookiesWhen::Full);
     let client: IpAddr = Ipv4Addr::new(10, 0, 0, 1).into();
     let flood: Vec<Segment> = (0..2000).map(|_| lab.spoofed(Family::V4)).collect();
     lab.turn(&flood);
@@ -273,7 +172,7 @@ fn who_comes_again_finds_room_in_a_full_cache() {
 /// Goal: ACKs out of nowhere, while cookies are about, make no connection.
 #[test]
 fn guessed_cookies_make_no_connection() {
-    let mut lab = Lab::new(CookiesWhen::Always);
+    let mut lab = lab(CookiesWhen::Always);
     let first = lab.spoofed(Family::V4);
     assert_eq!(lab.turn(&[first]).len(), 1);
     for _ in 0..1000 {
@@ -310,7 +209,7 @@ fn a_connection_answers_a_stranger_now_and_then_and_its_peer_always() {
             let (seq, ack) = (on.seq.wrapping_add(seq), on.ack.wrapping_add(ack));
             Segment { seq, ack, flags, ..on }
         };
-        let mut lab = Lab::new(CookiesWhen::Full);
+        let mut lab = lab(CookiesWhen::Full);
         let peers = [2000, 2001].map(|port| {
             let syn_ack = lab.turn(&[syn(Ipv4Addr::new(10, 0, 0, 1).into(), port)]);
             let mut ack = ack(&syn_ack[0]);

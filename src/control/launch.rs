@@ -173,15 +173,21 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
     let build = Build { app: &app, milestones: Milestones::server, found };
     let (stack, duration, output) = (&plan.stack, plan.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };
-    let members = nic.members(&crew, &build)?;
+    let (members, memory) = nic.members(&crew, &build)?;
     let ports: Vec<_> = plan.services.iter().map(|service| service.listener.port).collect();
     run.sandbox.drop_privileges(nic.gives_back())?;
-    say(&plan.output, &format!("serving on {}, ports {}", plan.site.interface, listed(&ports)));
+    let line = format!(
+        "serving on {}, ports {}; at most {} MiB of memory",
+        plan.site.interface,
+        listed(&ports),
+        memory.div_ceil(1 << 20)
+    );
+    say(&plan.output, &line);
     let mut guard = nic.guard();
     let sides = run.crew(members, &board, &plan.output, None, Some(&mut guard))?;
     let side = sides.server.as_ref().ok_or_else(|| sides.nothing())?;
     let verdict = sides.judged(Ok(summary::server_verdict(side)));
-    finish(&plan.stack, report, ("server", side), (nic.homing(), &guard), &verdict)?;
+    finish((&plan.stack, memory), report, ("server", side), (nic.homing(), &guard), &verdict)?;
     output::end(verdict, sides.ending == Ending::Signal && plan.duration.is_some())
 }
 
@@ -209,27 +215,27 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let build = Build { app: &app, milestones: Milestones::client, found };
     let (duration, output) = (drive.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };
-    let members = nic.members(&crew, &build)?;
+    let (members, memory) = nic.members(&crew, &build)?;
     run.sandbox.drop_privileges(nic.gives_back())?;
     let mut guard = nic.guard();
     let sides = run.crew(members, &board, &plan.output, drive.rate, Some(&mut guard))?;
     let side = sides.client.as_ref().ok_or_else(|| sides.nothing())?;
     let verdict = sides.judged(summary::client_verdict(side));
-    finish(stack, report, ("client", side), (nic.homing(), &guard), &verdict)?;
+    finish((stack, memory), report, ("client", side), (nic.homing(), &guard), &verdict)?;
     let has_end = drive.duration.is_some() || drive.count.is_some();
     output::end(verdict, sides.ending == Ending::Signal && has_end)
 }
 
 /// Reports a run of one side.
 fn finish(
-    stack: &Stack,
+    (stack, memory): (&Stack, usize),
     report: Report<'_>,
     (name, side): (&'static str, &Side),
     (homing, guard): (&Homing, &Guard),
     verdict: &Result<String, String>,
 ) -> Result<(), Failure> {
     let mut sections = Map::new();
-    sections.insert("settings".into(), settings(stack));
+    sections.insert("settings".into(), settings(stack, memory));
     sections.insert("rss".into(), homing.name(side).into());
     sections.insert("interface".into(), guard.json());
     sections.insert(name.into(), side.json());
@@ -240,11 +246,12 @@ fn finish(
 }
 
 /// What is needed to repeat the run.
-fn settings(stack: &Stack) -> Value {
+fn settings(stack: &Stack, memory: usize) -> Value {
     json!({
         "seed": stack.seed,
         "time_wait_seconds": stack.tcp.msl.times(2).as_secs_f64(),
         "connections_max_per_core": stack.connections_max,
+        "memory_bytes_max": memory,
     })
 }
 

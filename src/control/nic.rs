@@ -131,24 +131,29 @@ impl Nic {
         if self.shared { SPORT_SHARED } else { SPORT_OURS }
     }
 
-    /// A thread for each worker, of which `build` makes what is not the same for every command.
+    /// A thread for each worker, of which `build` makes what is not the same for every command; and
+    /// the bytes of memory that they have together, fixed from here on.
     ///
     /// # Errors
     /// A queue can't be opened, or the recording's file can't be created.
-    pub fn members<A>(&self, crew: &Crew<'_>, build: &Build<'_, A>) -> Result<Vec<Member>, Failure>
+    pub fn members<A>(
+        &self,
+        crew: &Crew<'_>,
+        build: &Build<'_, A>,
+    ) -> Result<(Vec<Member>, usize), Failure>
     where
         A: App + Send + 'static,
         A::State: Send,
     {
         let environment = |error: io::Error| Failure::Environment(error.to_string());
-        let mut members = Vec::new();
+        let (mut members, mut memory) = (Vec::new(), 0);
         let count = self.workers() as u16;
         let afoot = Arc::new(());
         for (index, place) in worker::ring(count).into_iter().enumerate() {
             let (core, queues) = &self.crews[index];
             let share = Share { index: index as u16, count };
             let seat = Seat { share, place, afoot: Arc::clone(&afoot) };
-            let job = match &self.door {
+            let (job, bytes) = match &self.door {
                 Door::Xdp(program, options) => {
                     let frames = xdp::frames_for(queues.len(), options.ring_frames);
                     let mut pool = Pool::for_mtu(frames, self.mtu).map_err(environment)?;
@@ -163,11 +168,12 @@ impl Nic {
                 }
             };
             members.push(Member { core: *core, job });
+            memory += bytes;
         }
-        Ok(members)
+        Ok((members, memory))
     }
 
-    /// What the thread of one worker does.
+    /// What the thread of one worker does, and the memory that it has.
     fn job<D, A>(
         &self,
         crew: &Crew<'_>,
@@ -175,7 +181,7 @@ impl Nic {
         seat: Seat,
         device: D,
         pool: Pool,
-    ) -> Result<Job, Failure>
+    ) -> Result<(Job, usize), Failure>
     where
         D: Device + Send + 'static,
         A: App + Send + 'static,
@@ -194,13 +200,15 @@ impl Nic {
             .map_err(|error| Failure::Run(error.to_string()))?;
         let mut config = config(stack, stack.subnets.clone(), self.mac, self.mtu);
         let app = (build.app)(share, &mut config);
-        let mut worker = Worker::new(device, Engine::new(config, app, run.clock.now()), pool);
+        let engine = Engine::new(config, app, run.clock.now());
+        let memory = engine.memory_bytes() + pool.umem().region().1 as usize;
+        let mut worker = Worker::new(device, engine, pool);
         worker.join(place);
         let term = Term { duration, drain: stack.drain, until_empty: false };
         let (orders, board) = (Arc::clone(&run.orders), Arc::clone(board));
         let mut runner = Runner::new(worker, (build.milestones)(), term, orders, board, index);
         let found = build.found;
-        Ok(Box::new(move |post| {
+        let job: Job = Box::new(move |post| {
             let clock = post.confined()?;
             while runner.turn(clock.now()) {}
             let over_at = clock.now();
@@ -211,7 +219,8 @@ impl Nic {
                 runner.turn(clock.now());
             }
             Ok(found(runner.finish(over_at)))
-        }))
+        });
+        Ok((job, memory))
     }
 }
 
@@ -440,7 +449,7 @@ mod tests {
             let output = Output { json: None, pcap: None, quiet: true, verbose: false };
             let (duration, output) = (Some(Span::from_secs(10)), &output);
             let crew = Crew { stack: &stack, duration, output, run: &run, board: &board };
-            let members = nic.members(&crew, &build).map_err(text)?;
+            let (members, _) = nic.members(&crew, &build).map_err(text)?;
             run.crew(members, &board, output, None, Some(&mut nic.guard())).map_err(text)
         });
         let sides = sides.unwrap();

@@ -240,6 +240,15 @@ impl<A: App> Engine<A> {
         self.waits.bytes_each()
     }
 
+    /// Bytes of memory for connections in every state, their timers and what they keep of text: all
+    /// that there will ever be, but for what the pool has.
+    pub fn memory_bytes(&self) -> usize {
+        self.table.max() * self.bytes_per_connection()
+            + self.syns.max() * (SynCache::ENTRY_BYTES + Wheel::NODE_BYTES)
+            + self.waits.max() * self.waits.bytes_each()
+            + self.table.paths.bytes()
+    }
+
     /// Laws 2 and 3: free + live slots = max, the index agrees with the slots, every control block
     /// is sound.
     ///

@@ -132,6 +132,11 @@ impl Waits {
         self.index.len()
     }
 
+    /// Room, in connections.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Bytes that one takes, its share of the index included.
     pub fn bytes_each(&self) -> usize {
         size_of::<TimeWait>() + self.index.bytes() / self.max

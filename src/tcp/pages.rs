@@ -29,6 +29,11 @@ pub(super) struct Pages {
 }
 
 impl Pages {
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.rings)
+    }
+
     /// `bytes` of pages for `paths` connections with windows of `window` bytes.
     pub fn new(paths: u16, window: u32, bytes: u32) -> Pages {
         let paths = u32::from(paths);

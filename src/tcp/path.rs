@@ -68,6 +68,11 @@ impl Paths {
         Paths { blocks, free, pages, tally: Tally::default() }
     }
 
+    /// Bytes of all of them, and of the memory for what arrives out of order.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.blocks) + self.pages.bytes()
+    }
+
     /// The path of a connection, if it has one.
     pub(super) fn of(&mut self, tcb: &Tcb) -> Option<&mut Path> {
         self.blocks.get_mut(usize::from(tcb.path))

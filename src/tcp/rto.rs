@@ -151,12 +151,15 @@ impl Tcb {
 
     fn resend_text(&mut self, data_retries: u8, env: &mut Env<'_>) -> Expiry {
         // A peer that answers zero-window probes is never given up (MUST-37), nor one that shrank
-        // its window (SHLD-17): `probes` counts the unanswered ones.
+        // its window (SHLD-17): `probes` counts the unanswered ones. Unless our application has
+        // closed, and nobody is left who could give it up (RFC 6429 s4): then all count that have
+        // moved nothing.
         let persist = self.has(flag::PERSIST);
+        let left = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
         if !persist && let Some(expiry) = self.alarm_rings(env) {
             return expiry;
         }
-        let unanswered = if persist { self.probes } else { self.retries };
+        let unanswered = if persist && !left { self.probes } else { self.retries };
         let (now, stalled) = (env.now, self.stalled(env));
         let limit = env.config.user_timeout.filter(|_| !persist);
         if unanswered >= data_retries || limit.is_some_and(|limit| stalled >= limit) {

@@ -8,6 +8,7 @@
 //! Names bear the process id and the test's name, so tests run side by side and in any order.
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod crowd;
 pub mod hostile;
 pub mod running;
 pub mod station;

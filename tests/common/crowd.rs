@@ -1,0 +1,143 @@
+//! An engine in memory, and a crowd of peers that send it whatever segments they like.
+
+use shakedown::app::App;
+use shakedown::engine::{Config, Engine, Listener, Subnet};
+use shakedown::frame::{Burst, Pool};
+use shakedown::rng::Rng;
+use shakedown::tcp;
+use shakedown::time::{Instant, Span};
+use shakedown::wire::Family;
+use shakedown::wire::ethernet::{Header, Mac};
+use shakedown::wire::options::Options;
+use shakedown::wire::segment::{self, Body, Segment, Verify};
+use shakedown::wire::tcp::Flags;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub const THEIR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub const OURS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+/// What text is, over and over: as many bytes of it are one request.
+pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
+
+/// The engine, its frames and its clock.
+pub struct Crowd<A: App> {
+    pub engine: Engine<A>,
+    pub now: Instant,
+    pub rng: Rng,
+    pool: Pool,
+}
+
+impl<A: App> Crowd<A> {
+    /// Before an engine that listens at port 80, with room for so many connections.
+    pub fn new(app: A, connections_max: u32, tcp: tcp::Config) -> Crowd<A> {
+        let config = Config {
+            mac: OUR_MAC,
+            mtu: 1500,
+            ttl: 64,
+            subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
+            gateways: vec![],
+            listeners: vec![Listener { port: 80, keepalive: None }],
+            ranges: None,
+            keepalive: None,
+            connections_max,
+            tcp,
+            verify: Verify::All,
+            seed: 1,
+        };
+        let engine = Engine::new(config, app, Instant::ZERO);
+        Crowd { engine, pool: Pool::new(256).unwrap(), now: Instant::ZERO, rng: Rng::new(7) }
+    }
+
+    /// Lets segments arrive, a burst of 64 every 64 µs; answers what is sent.
+    pub fn turn(&mut self, segments: &[Segment]) -> Vec<Segment> {
+        let mut sent = Vec::new();
+        for burst in segments.chunks(64) {
+            let mut rx = Burst::new();
+            for segment in burst {
+                let family = segment.family();
+                let ethertype = family.ethertype();
+                let header = Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype };
+                let mut frame = self.pool.take().expect("as many frames as are under way");
+                let text_at = segment::header_len(false, family, &segment.options);
+                frame.reset(text_at + usize::from(segment.payload_len));
+                let text = frame.bytes_mut()[text_at..].iter_mut();
+                text.zip(REQUEST.iter().cycle()).for_each(|(byte, text)| *byte = *text);
+                segment::emit(frame.bytes_mut(), &header, segment, 0, 64);
+                rx.push(frame);
+            }
+            self.now += Span::from_micros(64);
+            sent.extend(self.poll(rx));
+        }
+        sent
+    }
+
+    /// Lets time pass; answers what is sent at its end.
+    pub fn wait(&mut self, span: Span) -> Vec<Segment> {
+        self.now += span;
+        self.poll(Burst::new())
+    }
+
+    fn poll(&mut self, mut rx: Burst) -> Vec<Segment> {
+        let (mut tx, mut sent) = (Burst::new(), Vec::new());
+        loop {
+            self.engine.poll(self.now, &mut self.pool, &mut rx, &mut tx);
+            let count = tx.len();
+            for frame in tx.drain(count) {
+                if let Ok(packet) = segment::parse(frame.bytes(), Verify::All)
+                    && let Body::Tcp(segment) = packet.body
+                {
+                    sent.push(segment);
+                }
+                self.pool.put(frame);
+            }
+            // What found no room has it now.
+            if count == 0 {
+                return sent;
+            }
+        }
+    }
+
+    /// A SYN from anywhere but here.
+    pub fn spoofed(&mut self, family: Family) -> Segment {
+        let bits = self.rng.next();
+        let src = match family {
+            Family::V4 => IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 | bits as u32 & 0xff_ffff)),
+            Family::V6 => Ipv6Addr::from_bits(0xfd01 << 112 | u128::from(bits)).into(),
+        };
+        syn(src, 1024 + (bits >> 48) as u16 % 60_000)
+    }
+}
+
+pub fn syn(src: IpAddr, src_port: u16) -> Segment {
+    let dst = if src.is_ipv4() { IpAddr::from(OURS) } else { OURS6.into() };
+    let options = Options {
+        mss: Some(1460),
+        window_scale: Some(7),
+        sack_permitted: true,
+        timestamps: Some((1, 0)),
+        ..Options::NONE
+    };
+    let (dst_port, seq, window) = (80, 100, 65_535);
+    let flags = Flags::SYN;
+    Segment { src, dst, src_port, dst_port, seq, flags, window, options, ..Segment::BLANK }
+}
+
+/// The ACK of a segment.
+pub fn ack(sent: &Segment) -> Segment {
+    let Segment { src, dst, src_port, dst_port, ack, options, .. } = *sent;
+    let timestamps = options.timestamps.map(|(value, _)| (2, value));
+    Segment {
+        src: dst,
+        dst: src,
+        src_port: dst_port,
+        dst_port: src_port,
+        seq: ack,
+        ack: sent.seq.wrapping_add(sent.seq_len()),
+        flags: Flags::ACK,
+        window: 512,
+        options: Options { timestamps, ..Options::NONE },
+        ..Segment::BLANK
+    }
+}
