@@ -218,7 +218,9 @@ impl Flow {
                 let other = them.syn.filter(|_| answers).map(|syn| syn.options);
                 let same = same_offer(sent.options, syn.options, other);
                 law(same, "a SYN sent again has other options")?;
-                law(us.acked_known < 1, "its SYN is known to be acknowledged")?;
+                // In the turn in which that comes, a SYN that came before it may be answered.
+                let known = us.acked_known >= 1 && us.syn_acked_at < now;
+                law(!known, "its SYN is known to be acknowledged")?;
                 law(!us.over, "its connection is over")?;
             }
             Some(_) if answers => {
@@ -353,6 +355,9 @@ impl Flow {
             if next && !late && ack <= us.top {
                 let end = seq + i64::from(segment.payload_len);
                 sure = ack >= us.acked_known && end <= them.edge && !us.over && !haunted;
+                if us.acked_known < 1 {
+                    us.syn_acked_at = now;
+                }
                 us.acked_known = us.acked_known.max(ack);
             }
             us.edge_known = us.edge_known.max(ack + (i64::from(segment.window) << shift));
@@ -647,6 +652,8 @@ pub(super) mod tests {
     #[test]
     fn an_acknowledged_syn_is_not_sent_again() {
         let mut wire = Wire::established();
+        wire.pass(Side::B, S | ACK, 0, 1, b"");
+        wire.now += Span::from_micros(1);
         wire.pass(Side::B, S | ACK, 0, 1, b"");
         wire.breaks("its SYN is known to be acknowledged");
     }
