@@ -59,22 +59,29 @@ fn an_interface_that_goes_down_and_comes_back_is_waited_for() {
     assert!(!has_program(&lab));
 }
 
+/// The report of a client of a kernel's server whose link is down at one end for a while: all of
+/// its connections are established all the same.
+fn client_across_an_outage(lab: &Lab, end: End) -> Value {
+    kernel_server(lab, 80);
+    let addr = ["client", "--no-verify-tcp-checksum", "--addr", "10.99.0.100/24"];
+    let load = ["--target", "10.99.0.2:80", "-n", "6000", "-r", "3k"];
+    let client = Running::start(lab, End::Near, &[addr.as_slice(), &load].concat());
+    sleep(Duration::from_millis(600));
+    lab.ip(end, &["link", "set", end.interface(), "down"]);
+    sleep(LOOK);
+    lab.ip(end, &["link", "set", end.interface(), "up"]);
+    let (code, report) = client.end();
+    assert_eq!(number(&report, "/client/connections_established_total"), 6000, "{report:#}");
+    assert_eq!(code, Some(0));
+    assert_eq!(number(&report, "/client/frames_missing"), 0);
+    report
+}
+
 #[test]
 fn connections_outlast_a_peer_that_is_away() {
     let Some((lab, _turn)) = lab("away") else { return };
-    kernel_server(&lab, 80);
-    let addr = ["client", "--no-verify-tcp-checksum", "--addr", "10.99.0.100/24"];
-    let load = ["--target", "10.99.0.2:80", "-n", "20000", "-r", "8k"];
-    let client = Running::start(&lab, End::Near, &[addr.as_slice(), &load].concat());
-    sleep(Duration::from_millis(800));
-    lab.ip(End::Far, &["link", "set", "far0", "down"]);
-    sleep(LOOK);
-    lab.ip(End::Far, &["link", "set", "far0", "up"]);
-    let (code, report) = client.end();
-    assert_eq!(number(&report, "/client/connections_established_total"), 20_000, "{report:#}");
-    assert_eq!(code, Some(0));
+    let report = client_across_an_outage(&lab, End::Far);
     assert!(number(&report, "/client/counters/TCPSynRetrans") > 0, "it was away");
-    assert_eq!(number(&report, "/client/frames_missing"), 0);
 }
 
 #[test]
@@ -185,20 +192,9 @@ fn frames_that_find_no_room_are_counted_and_it_serves_on() {
 #[test]
 fn what_finds_the_transmit_ring_full_is_sent_later() {
     let Some((lab, _turn)) = lab("full") else { return };
-    kernel_server(&lab, 80);
-    let addr = ["client", "--no-verify-tcp-checksum", "--addr", "10.99.0.100/24"];
-    let load = ["--target", "10.99.0.2:80", "-n", "4000", "-r", "2k"];
-    let client = Running::start(&lab, End::Near, &[addr.as_slice(), &load].concat());
-    sleep(Duration::from_millis(400));
     // The kernel takes nothing off the ring while its own end is down.
-    lab.ip(End::Near, &["link", "set", "near0", "down"]);
-    sleep(LOOK);
-    lab.ip(End::Near, &["link", "set", "near0", "up"]);
-    let (code, report) = client.end();
-    assert_eq!(number(&report, "/client/connections_established_total"), 4000, "{report:#}");
-    assert_eq!(code, Some(0));
+    let report = client_across_an_outage(&lab, End::Near);
     assert!(number(&report, "/client/device/counters/tx_kicks_again_total") > 0, "{report:#}");
-    assert_eq!(number(&report, "/client/frames_missing"), 0);
 }
 
 /// Goal: whatever signal ends it, the interface is clean and the next run starts at once.

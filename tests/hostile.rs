@@ -356,7 +356,7 @@ fn kind_in_listen(frame: &[u8]) -> Reply {
 /// never one to RST but a challenge ACK; never a larger one; the laws hold; something is counted.
 #[test]
 fn every_combination_of_flags_in_every_state() {
-    for state in STATES {
+    for state in states() {
         for bits in 0..=255u8 {
             for (offset, len) in [(0, 0), (0, 9), (100, 0), (1 << 30, 0), (1 << 30, 9)] {
                 let flags = Flags(bits);

@@ -21,18 +21,10 @@ pub const THEIRS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 pub const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 pub const THEIR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-/// Each state of a connection.
-pub const STATES: [State; 9] = [
-    State::SynSent,
-    State::SynReceived,
-    State::Established,
-    State::FinWait1,
-    State::FinWait2,
-    State::CloseWait,
-    State::Closing,
-    State::LastAck,
-    State::TimeWait,
-];
+/// Each state of a connection that there is.
+pub fn states() -> impl Iterator<Item = State> {
+    State::ALL.into_iter().filter(|state| !matches!(state, State::Closed | State::Listen))
+}
 
 const FRAMES: u32 = 64;
 
