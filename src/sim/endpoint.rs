@@ -36,8 +36,6 @@ pub(super) struct Endpoint {
     /// right window edges.
     pub acked: i64,
     pub acked_known: i64,
-    /// When the first acknowledgment arrived here.
-    pub syn_acked_at: Instant,
     pub edge: i64,
     pub edge_known: i64,
     /// ACKs this side may send that say nothing new.

@@ -189,7 +189,9 @@ impl Referee {
         if segment.flags.has(Flags::RST) {
             flow.reset(side, &segment, heard)
         } else if segment.flags.has(Flags::SYN) {
-            let verdict = flow.syn(now, side, &segment, self.msl);
+            // In the turn in which more arrives, a SYN that came before it may be answered first.
+            let asked_again = heard.iter().any(|heard| answers_syn(&segment, heard));
+            let verdict = flow.syn(now, side, (&segment, asked_again), self.msl);
             self.ghosts += u64::from(matches!(verdict, Ok(true)));
             verdict.map(|_| ())
         } else {
@@ -202,7 +204,13 @@ impl Referee {
 
 impl Flow {
     /// A SYN is sent. True if it begins a ghost.
-    fn syn(&mut self, now: Instant, side: Side, sent: &Segment, msl: Span) -> Result<bool, String> {
+    fn syn(
+        &mut self,
+        now: Instant,
+        side: Side,
+        (sent, asked_again): (&Segment, bool),
+        msl: Span,
+    ) -> Result<bool, String> {
         law(sent.payload_len == 0 && !sent.flags.has(Flags::FIN), "a SYN carries nothing here")?;
         let answers = sent.flags.has(Flags::ACK);
         let haunted = self.haunted;
@@ -218,10 +226,8 @@ impl Flow {
                 let other = them.syn.filter(|_| answers).map(|syn| syn.options);
                 let same = same_offer(sent.options, syn.options, other);
                 law(same, "a SYN sent again has other options")?;
-                // In the turn in which that comes, a SYN that came before it may be answered.
-                let known = us.acked_known >= 1 && us.syn_acked_at < now;
-                law(!known, "its SYN is known to be acknowledged")?;
-                law(!us.over, "its connection is over")?;
+                law(us.acked_known < 1 || asked_again, "its SYN is known to be acknowledged")?;
+                law(!us.over || asked_again, "its connection is over")?;
             }
             Some(_) if answers => {
                 law(us.may_be_over(them, now), "its connection's SYN had another number")?;
@@ -355,9 +361,6 @@ impl Flow {
             if next && !late && ack <= us.top {
                 let end = seq + i64::from(segment.payload_len);
                 sure = ack >= us.acked_known && end <= them.edge && !us.over && !haunted;
-                if us.acked_known < 1 {
-                    us.syn_acked_at = now;
-                }
                 us.acked_known = us.acked_known.max(ack);
             }
             us.edge_known = us.edge_known.max(ack + (i64::from(segment.window) << shift));
@@ -418,6 +421,13 @@ fn answered_by(segment: &Segment, sent: &Segment) -> bool {
         sent.flags.has(Flags::ACK) && sent.seq == 0 && sent.ack == end
     };
     same && form && !segment.flags.has(Flags::RST)
+}
+
+/// True if `sent` is the SYN-ACK of the SYN `heard`.
+fn answers_syn(sent: &Segment, heard: &Segment) -> bool {
+    let same = Endpoints::of_received(heard) == Endpoints::of_received(sent).reversed();
+    let acks = sent.flags.has(Flags::ACK) && sent.ack == heard.seq.wrapping_add(1);
+    same && acks && heard.flags.has(Flags::SYN)
 }
 
 /// A's view of the four-tuple of a segment sent by `side`.
@@ -652,8 +662,6 @@ pub(super) mod tests {
     #[test]
     fn an_acknowledged_syn_is_not_sent_again() {
         let mut wire = Wire::established();
-        wire.pass(Side::B, S | ACK, 0, 1, b"");
-        wire.now += Span::from_micros(1);
         wire.pass(Side::B, S | ACK, 0, 1, b"");
         wire.breaks("its SYN is known to be acknowledged");
     }
