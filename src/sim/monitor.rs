@@ -292,7 +292,10 @@ impl Flow {
         let ack = them.relative(sent.ack);
         law(ack <= them.arrived, "it acknowledges what has not arrived")?;
         law(ack >= them.acked, "its acknowledgment goes back")?;
-        let says_more = ack > them.acked || sent.seq_len() > 0 || seq < us.acked_known;
+        // A keepalive probe has a number that is acknowledged: its SYN's at least, though that came
+        // ahead of a gap.
+        let probes = seq < us.acked_known.max(1);
+        let says_more = ack > them.acked || sent.seq_len() > 0 || probes;
         let shift = us.shift(them);
         let opens = them.advertise(ack, i64::from(sent.window) << shift);
         law(opens >= -(1 << shift), "it takes back window it has offered")?;
