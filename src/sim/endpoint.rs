@@ -38,6 +38,8 @@ pub(super) struct Endpoint {
     pub acked_known: i64,
     pub edge: i64,
     pub edge_known: i64,
+    /// Highest acknowledgment that arrived here, in order or not.
+    pub acked_heard: i64,
     /// ACKs this side may send that say nothing new.
     pub credit: u32,
     pub last_sent: Instant,

@@ -361,9 +361,14 @@ impl Flow {
             // It counts for sure only where the segment is next in order, whether or not this side
             // keeps what is ahead.
             let next = them.arrived == them.taken.max(them.acked) && them.arrived == seq;
+            // What acknowledges too little may be dropped, with its text (RFC 5961 s5.2).
+            let newest = ack >= us.acked_heard;
+            if ack <= us.top {
+                us.acked_heard = us.acked_heard.max(ack);
+            }
             if next && !late && ack <= us.top {
                 let end = seq + i64::from(segment.payload_len);
-                sure = ack >= us.acked_known && end <= them.edge && !us.over && !haunted;
+                sure = newest && end <= them.edge && !us.over && !haunted;
                 us.acked_known = us.acked_known.max(ack);
             }
             us.edge_known = us.edge_known.max(ack + (i64::from(segment.window) << shift));
