@@ -245,7 +245,7 @@ fn finish(
     report.write(name, &text, sections)
 }
 
-/// What is needed to repeat the run.
+/// What is needed to repeat the run, and to make room for it.
 fn settings(stack: &Stack, memory: usize) -> Value {
     json!({
         "seed": stack.seed,

@@ -21,6 +21,24 @@ pub const OURS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 /// What text is, over and over: as many bytes of it are one request.
 pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
 
+/// Of an engine that listens at port 80, with room for so many connections.
+pub fn config(connections_max: u32, tcp: tcp::Config) -> Config {
+    Config {
+        mac: OUR_MAC,
+        mtu: 1500,
+        ttl: 64,
+        subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
+        gateways: vec![],
+        listeners: vec![Listener { port: 80, keepalive: None }],
+        ranges: None,
+        keepalive: None,
+        connections_max,
+        tcp,
+        verify: Verify::All,
+        seed: 1,
+    }
+}
+
 /// The engine, its frames and its clock.
 pub struct Crowd<A: App> {
     pub engine: Engine<A>,
@@ -32,21 +50,7 @@ pub struct Crowd<A: App> {
 impl<A: App> Crowd<A> {
     /// Before an engine that listens at port 80, with room for so many connections.
     pub fn new(app: A, connections_max: u32, tcp: tcp::Config) -> Crowd<A> {
-        let config = Config {
-            mac: OUR_MAC,
-            mtu: 1500,
-            ttl: 64,
-            subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
-            gateways: vec![],
-            listeners: vec![Listener { port: 80, keepalive: None }],
-            ranges: None,
-            keepalive: None,
-            connections_max,
-            tcp,
-            verify: Verify::All,
-            seed: 1,
-        };
-        let engine = Engine::new(config, app, Instant::ZERO);
+        let engine = Engine::new(config(connections_max, tcp), app, Instant::ZERO);
         Crowd { engine, pool: Pool::new(256).unwrap(), now: Instant::ZERO, rng: Rng::new(7) }
     }
 

@@ -1,25 +1,22 @@
 //! One host in memory, what it counts and sends for a frame, and the frames of a hostile peer.
 #![allow(dead_code)] // each test binary uses a part of it
 
-use shakedown::app::{App, Conn, Launch};
-use shakedown::engine::{Config, Engine, Listener, Subnet};
+pub use super::crowd::{OUR_MAC, OURS, OURS6, THEIR_MAC, config};
+use shakedown::app::{App, Conn};
+use shakedown::engine::Engine;
 use shakedown::flow::Endpoints;
 use shakedown::frame::{Burst, Pool};
 use shakedown::stats::Counters;
 use shakedown::tcp::{self, End, State};
 use shakedown::time::{Instant, Span};
 use shakedown::wire::checksum;
-use shakedown::wire::ethernet::{Header, Mac};
+use shakedown::wire::ethernet::Header;
 use shakedown::wire::segment::{self, Body, Segment, Verify};
 use shakedown::wire::tcp::Flags;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const THEIRS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-pub const OURS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 pub const THEIRS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-pub const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
-pub const THEIR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
 /// Each state of a connection that there is.
 pub fn states() -> impl Iterator<Item = State> {
@@ -44,12 +41,6 @@ impl App for Passive {
     fn acknowledged(&mut self, _conn: &mut Conn<'_, ()>, _acked: u64) {}
     fn ended(&mut self, _now: Instant, _state: &mut (), _end: End) {}
     fn payload(&self, _state: &(), _offset: u64, _out: &mut [u8]) {}
-    fn launch(&mut self, _now: Instant) -> Option<Launch<()>> {
-        None
-    }
-    fn next_launch(&self, _now: Instant) -> Instant {
-        Instant::NEVER
-    }
 }
 
 /// A host with one peer, to whom it has at most one connection.
@@ -64,28 +55,13 @@ pub struct Host {
     ack: u32,
     /// The host's port and the peer's.
     ports: (u16, u16),
-    before: State,
 }
 
 impl Host {
     /// Listens at port 80, and has announced itself.
     pub fn new() -> Host {
-        let config = Config {
-            mac: OUR_MAC,
-            mtu: 1500,
-            ttl: 64,
-            subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
-            gateways: vec![],
-            listeners: vec![Listener { port: 80, keepalive: None }],
-            ranges: None,
-            keepalive: None,
-            connections_max: 4,
-            tcp: tcp::Config::default(),
-            verify: Verify::All,
-            seed: 1,
-        };
         let mut host = Host {
-            engine: Engine::new(config, Passive, Instant::ZERO),
+            engine: Engine::new(config(4, tcp::Config::default()), Passive, Instant::ZERO),
             pool: Pool::new(FRAMES).expect("memory for a few frames"),
             rx: Burst::new(),
             tx: Burst::new(),
@@ -93,7 +69,6 @@ impl Host {
             seq: 5_000,
             ack: 0,
             ports: (80, 4_000),
-            before: State::Closed,
         };
         host.turn();
         host
@@ -137,7 +112,6 @@ impl Host {
             }
             _ => {}
         }
-        host.before = host.state();
         host
     }
 
