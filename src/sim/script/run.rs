@@ -468,7 +468,8 @@ fn engine(setup: &Setup, address: IpAddr, start: Instant) -> Engine<Witness> {
 /// move by one every 4 µs (RFC 9293 s3.4.1), so a SYN at time zero tells.
 fn start_for(setup: &Setup, endpoints: Endpoints) -> Instant {
     let Some(wanted) = setup.iss else { return Instant::ZERO };
-    let mut scout = Bench::new(&Setup { iss: None, ..*setup }, Family::of(endpoints.local.ip()));
+    let setup = Setup { iss: None, arp: true, ..*setup };
+    let mut scout = Bench::new(&setup, Family::of(endpoints.local.ip()));
     scout.endpoints = endpoints;
     let opened = scout.engine.connect(Instant::ZERO, &endpoints, Place::default());
     assert!(opened.is_ok(), "an empty table has room");
