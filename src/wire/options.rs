@@ -1,6 +1,6 @@
 //! TCP options (RFC 9293 s3.2, RFC 7323, RFC 2018, RFC 5482), gathered in one pass.
 
-use super::Malformed;
+use super::{Malformed, checksum};
 
 const END: u8 = 0;
 const NOP: u8 = 1;
@@ -40,6 +40,15 @@ pub struct Sack {
     count: u8,
 }
 
+/// The words of options that are laid out as most are: timestamps alone (RFC 7323 appendix A), and
+/// those of a SYN, as Linux lays them out, and we.
+pub(super) enum Layout {
+    Nothing,
+    Timestamps([u32; 3]),
+    Syn([u32; 5]),
+    Any,
+}
+
 /// Words of options in the longest header.
 const WORDS_MAX: usize = 10;
 
@@ -71,8 +80,8 @@ impl Options {
         if bytes.is_empty() {
             return Ok(Options::default());
         }
-        if let Some((options, _)) = Options::only_timestamps(bytes) {
-            return Ok(options);
+        if let Some(pair) = Options::only_timestamps(bytes) {
+            return Ok(Options { timestamps: Some(pair), ..Options::NONE });
         }
         match Options::of_syn(bytes) {
             Some(options) => Ok(options),
@@ -112,26 +121,58 @@ impl Options {
         })
     }
 
-    /// RFC 7323 appendix A: what nearly every segment has that has options at all. With its words.
+    /// RFC 7323 appendix A: what nearly every segment has that has options at all.
     #[inline]
-    pub(super) fn only_timestamps(bytes: &[u8]) -> Option<(Options, [u32; 3])> {
+    fn only_timestamps(bytes: &[u8]) -> Option<(u32, u32)> {
         let (bytes, []) = bytes.as_chunks::<4>() else { return None };
         let [kinds, value, echo] = *<&[[u8; 4]; 3]>::try_from(bytes).ok()?;
         if kinds != TIMESTAMPS_ALONE {
             return None;
         }
-        let pair = (u32::from_be_bytes(value), u32::from_be_bytes(echo));
-        let options = Options { timestamps: Some(pair), ..Options::default() };
-        Some((options, Options::timestamps_words(pair)))
+        Some((u32::from_be_bytes(value), u32::from_be_bytes(echo)))
     }
 
-    /// Length of timestamps where there is nothing else, in bytes.
-    pub(super) const TIMESTAMPS_BYTES: usize = 12;
-
-    /// What [`Options::words`] answers for timestamps where there is nothing else.
+    /// Reads the option bytes of a segment into what has none so far; answers the sum of their
+    /// words. `None` as [`Options::parse`] has an error.
     #[inline]
-    pub(super) fn timestamps_words((value, echo): (u32, u32)) -> [u32; 3] {
-        [u32::from_be_bytes(TIMESTAMPS_ALONE), value, echo]
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Option<u64> {
+        if bytes.is_empty() {
+            return Some(0);
+        }
+        if let Some(pair) = Options::only_timestamps(bytes) {
+            self.timestamps = Some(pair);
+        } else {
+            *self = Options::of_syn(bytes).or_else(|| Options::parse_any(bytes).ok())?;
+        }
+        // What says how it is laid out says its words, too.
+        Some(match self.layout() {
+            Layout::Timestamps(words) => checksum::sum_words(&words),
+            Layout::Syn(words) => checksum::sum_words(&words),
+            Layout::Nothing | Layout::Any => checksum::sum(bytes),
+        })
+    }
+
+    /// How the options are laid out.
+    #[inline]
+    pub(super) fn layout(&self) -> Layout {
+        let Options { mss, window_scale, sack_permitted, timestamps, sack, user_timeout } = self;
+        if !sack.is_empty() || user_timeout.is_some() {
+            return Layout::Any;
+        }
+        match (timestamps, mss, window_scale, sack_permitted) {
+            (None, None, None, false) => Layout::Nothing,
+            (&Some((value, echo)), None, None, false) => {
+                Layout::Timestamps([u32::from_be_bytes(TIMESTAMPS_ALONE), value, echo])
+            }
+            (&Some((value, echo)), &Some(mss), &Some(shift), true) => Layout::Syn([
+                u32::from_be_bytes([MSS, 4, 0, 0]) | u32::from(mss),
+                u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]),
+                value,
+                echo,
+                u32::from_be_bytes([NOP, WINDOW_SCALE, 3, shift]),
+            ]),
+            _ => Layout::Any,
+        }
     }
 
     /// Out of the common path's way. The three that every TCP must know (MUST-4) among others;
@@ -184,6 +225,15 @@ impl Options {
     /// of SACK as there is room for.
     #[inline]
     pub fn len(&self) -> usize {
+        match self.layout() {
+            Layout::Nothing => 0,
+            Layout::Timestamps(words) => 4 * words.len(),
+            Layout::Syn(words) => 4 * words.len(),
+            Layout::Any => self.len_of_any(),
+        }
+    }
+
+    fn len_of_any(&self) -> usize {
         let sack_word = self.sack_permitted && self.timestamps.is_none();
         let words = usize::from(self.mss.is_some())
             + 3 * usize::from(self.timestamps.is_some())

@@ -6,7 +6,7 @@
 
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use super::ipv4::{self, PROTOCOL_ICMP, PROTOCOL_TCP};
-use super::options::Options;
+use super::options::{Layout, Options};
 use super::tcp::{self, Flags};
 use super::{Family, Malformed, arp, checksum, ethernet, icmp, ipv6, ndp};
 use std::net::{IpAddr, Ipv4Addr};
@@ -125,110 +125,71 @@ pub fn parse(frame: &[u8], verify: Verify) -> Result<Packet, Malformed> {
 /// wait for each of those writes.
 ///
 /// # Errors
-/// As [`parse`]; `packet` is then as it was.
+/// As [`parse`]; `packet` then means nothing.
 pub fn parse_into(frame: &[u8], verify: Verify, packet: &mut Packet) -> Result<(), Malformed> {
-    *packet = match Plain::of(frame, verify) {
-        Some(plain) => plain.packet(),
-        None => parse_any(frame, verify)?,
-    };
+    if parse_plain(frame, verify, packet).is_none() {
+        *packet = parse_any(frame, verify)?;
+    }
     Ok(())
-}
-
-/// What nearly every frame is: a whole and sound TCP segment in an IPv4 datagram without options,
-/// untagged, to one host. Read in one go, word by word; whatever is not so, [`parse_any`] is to
-/// say what it is. The two agree on every frame: a test has both read the same ones.
-struct Plain<'a> {
-    ethernet: &'a [u8; 14],
-    ip: [u32; 5],
-    tcp: [u32; 5],
-    options: Options,
-    payload_at: u16,
-    payload_len: u16,
 }
 
 /// Where TCP begins in a plain frame, and where its fixed header ends.
 const PLAIN_TCP_AT: usize = 34;
 const PLAIN_OPTIONS_AT: usize = PLAIN_TCP_AT + tcp::HEADER_LEN;
 
-impl<'a> Plain<'a> {
-    #[inline(always)] // Once, in `parse`: what it reads stays in registers.
-    fn of(frame: &'a [u8], verify: Verify) -> Option<Plain<'a>> {
-        let head = frame.first_chunk::<PLAIN_OPTIONS_AT>()?;
-        let ethernet = head.first_chunk::<14>()?;
-        let word =
-            |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let ip = [word(14), word(18), word(22), word(26), word(30)];
-        let tcp = [word(34), word(38), word(42), word(46), word(50)];
-        let [first, fragment, third, src, dst] = ip;
-        let total_len = (first & 0xffff) as usize;
-        let header_len = (tcp[3] >> 28) as usize * 4;
-        let ipv4 = [ethernet[12], ethernet[13]] == ETHERTYPE_IPV4.to_be_bytes();
-        let whole = first >> 24 == 0x45 && fragment & 0x3fff == 0;
-        let fits = total_len >= ipv4::HEADER_LEN + header_len && total_len + 14 <= frame.len();
-        let to_tcp = third >> 16 & 0xff == u32::from(PROTOCOL_TCP);
-        let hosts = ipv4::may_send(src.into()) && ipv4::may_be_sent_to(dst.into());
-        let ports = tcp[0] & 0xffff != 0 && tcp[0] >> 16 != 0;
-        let plain = ipv4 && whole && fits && to_tcp && hosts && ports;
-        if !plain || dst >> 24 >= 224 || header_len < tcp::HEADER_LEN {
-            return None;
-        }
-        let ip_sum = checksum::sum_words(&ip);
-        let payload_at = PLAIN_TCP_AT + header_len;
-        let payload = &frame[payload_at..14 + total_len];
-        let (options, options_sum) = plain_options(&frame[PLAIN_OPTIONS_AT..payload_at])?;
-        // RFC 9293 s3.1, MUST-3: "The receiver MUST check it."
-        let sum = || {
-            let tcp_len = u64::from(PROTOCOL_TCP) + (total_len - ipv4::HEADER_LEN) as u64;
-            let pseudo = u64::from(src) + u64::from(dst) + tcp_len;
-            pseudo + checksum::sum_words(&tcp) + options_sum + checksum::sum(payload)
-        };
-        if !checksum::holds(ip_sum) || verify == Verify::All && !checksum::holds(sum()) {
-            return None;
-        }
-        let (payload_at, payload_len) = (payload_at as u16, payload.len() as u16);
-        Some(Plain { ethernet, ip, tcp, options, payload_at, payload_len })
+/// Reads what nearly every frame is, word by word: a whole and sound TCP segment in an IPv4
+/// datagram without options, untagged, to one host. `None` for whatever is not so: [`parse_any`] is
+/// to say what it is. The two agree on every frame: a test has both read the same ones.
+#[inline(always)] // Once, in `parse_into`: what it reads stays in registers.
+fn parse_plain(frame: &[u8], verify: Verify, packet: &mut Packet) -> Option<()> {
+    let head = frame.first_chunk::<PLAIN_OPTIONS_AT>()?;
+    let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let [first, fragment, third, src, dst] = [word(14), word(18), word(22), word(26), word(30)];
+    let [ports, seq, ack, control, last] = [word(34), word(38), word(42), word(46), word(50)];
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *head.first_chunk()?;
+    // No options, and neither a fragment nor followed by one.
+    let whole = first >> 24 == 0x45 && fragment & 0x3fff == 0;
+    let to_tcp = third >> 16 & 0xff == u32::from(PROTOCOL_TCP);
+    if !whole || !to_tcp || [t0, t1] != ETHERTYPE_IPV4.to_be_bytes() {
+        return None;
     }
-
-    #[inline(always)] // As `of`.
-    fn packet(self) -> Packet {
-        let Plain { ethernet, ip: [first, _, _, src, dst], tcp, options, .. } = self;
-        let [ports, seq, ack, control, last] = tcp;
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *ethernet;
-        let ethernet = ethernet::Header {
-            dst: ethernet::Mac([d0, d1, d2, d3, d4, d5]),
-            src: ethernet::Mac([s0, s1, s2, s3, s4, s5]),
-            vlan: None,
-            ethertype: ETHERTYPE_IPV4,
-        };
-        let segment = Segment {
-            src: IpAddr::V4(src.into()),
-            dst: IpAddr::V4(dst.into()),
-            src_port: (ports >> 16) as u16,
-            dst_port: ports as u16,
-            seq,
-            ack,
-            flags: Flags((control >> 16) as u8),
-            window: control as u16,
-            urgent: last as u16,
-            tos: (first >> 16) as u8,
-            options,
-            payload_at: self.payload_at,
-            payload_len: self.payload_len,
-        };
-        Packet { ethernet, body: Body::Tcp(segment) }
+    // Who may send is one host, and not this one.
+    let hosts = ipv4::may_send(src.into()) && ipv4::may_send(dst.into());
+    let ip_sum = checksum::sum_words(&[first, fragment, third, src, dst]);
+    if !hosts || ports >> 16 == 0 || ports & 0xffff == 0 || !checksum::holds(ip_sum) {
+        return None;
     }
-}
-
-/// The options of a plain frame, with the sum of their bytes.
-#[inline]
-fn plain_options(bytes: &[u8]) -> Option<(Options, u64)> {
-    if bytes.is_empty() {
-        return Some((Options::default(), 0));
-    }
-    if let Some((options, words)) = Options::only_timestamps(bytes) {
-        return Some((options, checksum::sum_words(&words)));
-    }
-    Some((Options::parse(bytes).ok()?, checksum::sum(bytes)))
+    let end = 14 + (first & 0xffff) as usize;
+    let payload_at = PLAIN_TCP_AT + (control >> 28) as usize * 4;
+    let payload = frame.get(payload_at..end)?;
+    packet.ethernet = ethernet::Header {
+        dst: ethernet::Mac([d0, d1, d2, d3, d4, d5]),
+        src: ethernet::Mac([s0, s1, s2, s3, s4, s5]),
+        vlan: None,
+        ethertype: ETHERTYPE_IPV4,
+    };
+    packet.body = Body::Tcp(Segment {
+        src: IpAddr::V4(src.into()),
+        dst: IpAddr::V4(dst.into()),
+        src_port: (ports >> 16) as u16,
+        dst_port: ports as u16,
+        seq,
+        ack,
+        flags: Flags((control >> 16) as u8),
+        window: control as u16,
+        urgent: last as u16,
+        tos: (first >> 16) as u8,
+        options: Options::NONE,
+        payload_at: payload_at as u16,
+        payload_len: payload.len() as u16,
+    });
+    let Body::Tcp(segment) = &mut packet.body else { return None };
+    let options_sum = segment.options.read(frame.get(PLAIN_OPTIONS_AT..payload_at)?)?;
+    let tcp_len = u64::from(PROTOCOL_TCP) + (end - PLAIN_TCP_AT) as u64;
+    let pseudo = u64::from(src) + u64::from(dst) + tcp_len;
+    let sum = pseudo + checksum::sum_words(&[ports, seq, ack, control, last]) + options_sum;
+    // RFC 9293 s3.1, MUST-3: "The receiver MUST check it."
+    (verify == Verify::NotTcp || checksum::holds(sum + checksum::sum(payload))).then_some(())
 }
 
 /// [`parse`] of whatever there is.
@@ -391,64 +352,84 @@ pub fn header_len(vlan: bool, family: Family, options: &Options) -> usize {
 ///
 /// # Panics
 /// If the lengths disagree, or the families of the addresses: a bug of the caller.
-#[inline]
 pub fn emit(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip_id: u16, ttl: u8) {
+    let (IpAddr::V4(src), IpAddr::V4(dst), None) = (segment.src, segment.dst, ethernet.vlan) else {
+        return emit_any(frame, ethernet, segment, ip_id, ttl);
+    };
+    let addresses = (src, dst);
+    match segment.options.layout() {
+        Layout::Nothing => emit_plain(frame, ethernet, segment, addresses, [], ip_id, ttl),
+        Layout::Timestamps(words) => {
+            emit_plain(frame, ethernet, segment, addresses, words, ip_id, ttl);
+        }
+        Layout::Syn(words) => emit_plain(frame, ethernet, segment, addresses, words, ip_id, ttl),
+        Layout::Any => emit_any(frame, ethernet, segment, ip_id, ttl),
+    }
+}
+
+/// [`emit`] of what nearly every segment is: untagged, over IPv4, its options of a known layout.
+#[inline(always)] // Once a layout, in `emit`: every place in the frame is a constant.
+fn emit_plain<const WORDS: usize>(
+    frame: &mut [u8],
+    ethernet: &ethernet::Header,
+    segment: &Segment,
+    (src, dst): (Ipv4Addr, Ipv4Addr),
+    options: [u32; WORDS],
+    ip_id: u16,
+    ttl: u8,
+) {
+    let payload_at = PLAIN_OPTIONS_AT + 4 * WORDS;
+    assert!(frame.len() == payload_at + usize::from(segment.payload_len));
+    let (headers, payload) = frame.split_at_mut(payload_at);
+    let at = ethernet.emit(headers);
+    let (ip, tcp) = headers[at..].split_at_mut(ipv4::HEADER_LEN);
+    let tcp_len = tcp.len() + payload.len();
+    ipv4::emit(ip, (src, dst), PROTOCOL_TCP, tcp_len, ip_id, (ttl, segment.tos));
+    let pseudo = checksum::pseudo_header(src, dst, PROTOCOL_TCP, tcp_len as u16);
+    put(tcp, segment, &options, pseudo + checksum::sum(payload));
+}
+
+/// [`emit`] of whatever there is.
+#[inline(never)] // Out of the way of what is plain.
+fn emit_any(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip_id: u16, ttl: u8) {
     let family = segment.family();
     let payload_at = header_len(ethernet.vlan.is_some(), family, &segment.options);
     assert!(frame.len() == payload_at + usize::from(segment.payload_len));
-    let at = ethernet.emit(frame);
-    let (ip, bytes) = frame[at..].split_at_mut(family.header_len());
-    let tcp_len = bytes.len() as u16;
+    let (headers, payload) = frame.split_at_mut(payload_at);
+    let at = ethernet.emit(headers);
+    let (ip, tcp) = headers[at..].split_at_mut(family.header_len());
+    let (tcp_len, tos) = (tcp.len() + payload.len(), segment.tos);
     let pseudo = match (segment.src, segment.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            ipv4::emit(ip, (src, dst), PROTOCOL_TCP, bytes.len(), ip_id, (ttl, segment.tos));
-            checksum::pseudo_header(src, dst, PROTOCOL_TCP, tcp_len)
+            ipv4::emit(ip, (src, dst), PROTOCOL_TCP, tcp_len, ip_id, (ttl, tos));
+            checksum::pseudo_header(src, dst, PROTOCOL_TCP, tcp_len as u16)
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            ipv6::emit(ip, (src, dst), PROTOCOL_TCP, bytes.len(), (ttl, segment.tos));
-            checksum::pseudo_header_v6(src, dst, PROTOCOL_TCP, tcp_len)
+            ipv6::emit(ip, (src, dst), PROTOCOL_TCP, tcp_len, (ttl, tos));
+            checksum::pseudo_header_v6(src, dst, PROTOCOL_TCP, tcp_len as u16)
         }
         (src, dst) => panic!("{src} and {dst} are of two families"),
     };
+    let options = segment.options.words();
+    put(tcp, segment, options.as_slice(), pseudo + checksum::sum(payload));
+}
 
-    let options_len = segment.options.len();
-    let header_len = tcp::HEADER_LEN + options_len;
-    let sum = pseudo + checksum::sum(&bytes[header_len..]);
-    let fixed = [
+/// Writes a TCP header; `sum` is that of its pseudo-header and payload.
+#[inline(always)] // Where the options are known to be none or three words, there is no loop.
+fn put(header: &mut [u8], segment: &Segment, options: &[u32], sum: u64) {
+    let mut fixed = [
         u32::from(segment.src_port) << 16 | u32::from(segment.dst_port),
         segment.seq,
         segment.ack,
-        (header_len as u32 / 4) << 28
+        (header.len() as u32 / 4) << 28
             | u32::from(segment.flags.0) << 16
             | u32::from(segment.window),
         u32::from(segment.urgent),
     ];
-    let (header, _) = bytes.as_chunks_mut::<4>();
-    match (options_len, segment.options.timestamps) {
-        (0, _) => put(header, fixed, sum),
-        // SACK-permitted would stand in their padding.
-        (Options::TIMESTAMPS_BYTES, Some(pair)) if !segment.options.sack_permitted => {
-            let [ports, seq, ack, control, last] = fixed;
-            let [kinds, value, echo] = Options::timestamps_words(pair);
-            put(header, [ports, seq, ack, control, last, kinds, value, echo], sum);
-        }
-        _ => {
-            let (header, rest) = header.split_at_mut(fixed.len());
-            let options = segment.options.words();
-            for (bytes, word) in rest.iter_mut().zip(options.as_slice()) {
-                *bytes = word.to_be_bytes();
-            }
-            put(header, fixed, sum + checksum::sum_words(options.as_slice()));
-        }
-    }
-}
-
-/// Writes the words of a TCP header, its checksum among them; `sum` is that of all the rest.
-#[inline]
-fn put<const WORDS: usize>(header: &mut [[u8; 4]], mut words: [u32; WORDS], sum: u64) {
-    words[4] |= u32::from(checksum::finish(sum + checksum::sum_words(&words))) << 16;
-    let header = header.first_chunk_mut::<WORDS>().expect("the frame has room for its header");
-    for (bytes, word) in header.iter_mut().zip(words) {
+    let sum = sum + checksum::sum_words(&fixed) + checksum::sum_words(options);
+    fixed[4] |= u32::from(checksum::finish(sum)) << 16;
+    let words = fixed.iter().chain(options);
+    for (bytes, word) in header.as_chunks_mut::<4>().0.iter_mut().zip(words) {
         *bytes = word.to_be_bytes();
     }
 }
