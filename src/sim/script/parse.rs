@@ -249,10 +249,10 @@ fn act(what: &str, setup: &mut Setup) -> Outcome<Act> {
     let (name, inside) = call.ok_or_else(|| format!("`{what}` is no call and no segment"))?;
     Ok(match name {
         "listen" => {
-            setup.listen = Some(number(inside)?);
+            setup.listen = Some(port(inside)?);
             Act::Listen
         }
-        "connect" => Act::Connect(number(inside)?),
+        "connect" => Act::Connect(port(inside)?),
         "send" => Act::Send(number(inside)?),
         "dscp" => Act::Dscp(number(inside)?),
         "send_urgent" => Act::SendUrgent(number(inside)?),
@@ -424,6 +424,13 @@ fn wanted(text: &str) -> Outcome<Wanted> {
 
 fn number<T: FromStr>(text: &str) -> Outcome<T> {
     text.trim().parse().map_err(|_| format!("`{text}` is no number that fits here"))
+}
+
+fn port(text: &str) -> Outcome<u16> {
+    match number(text)? {
+        0 => Err("port 0 is nobody's: 1 to 65535".to_owned()),
+        port => Ok(port),
+    }
 }
 
 fn number_or_any<T: FromStr>(text: &str) -> Outcome<Option<T>> {
