@@ -1,10 +1,16 @@
-//! Where a hash is filed: slots by linear probing, in one array that never grows.
+//! Where a hash is filed: slots by linear probing, in arrays that never grow.
 //!
 //! An entry is eight bytes, the hash's upper half and the slot, so that a look-up reads one cache
 //! line here and one of the slab. A hash's home is its place in proportion: entries stand in order
 //! of hash but for what a full neighbourhood pushed on. Removing moves what was pushed on back, so
 //! there are no tombstones, nothing is ever rehashed, and the millionth insertion costs what the
 //! first did.
+//!
+//! What comes goes into a small array first, which stays in the processor's caches: a large one is
+//! read at random, and each connection that comes and goes would wait for memory again and again.
+//! Where the small one is full, what comes takes the place of another, which moves on into the
+//! large one: so those that stay end up there, and those that come and go never do, unless they are
+//! many.
 //!
 //! Invariant: between an entry's home and its place there is no empty one.
 
@@ -13,6 +19,17 @@ use crate::sys::pages::{slab, zeroed};
 
 /// Slots filed by hash, of which the caller has the keys.
 pub struct Index {
+    /// Where what comes goes.
+    near: Probed,
+    far: Probed,
+    /// Slots that `near` takes.
+    near_max: usize,
+    /// The place in `near` whose entry moves on next.
+    hand: usize,
+}
+
+/// Slots filed in one array.
+struct Probed {
     /// Each an [`Entry`].
     entries: Vec<u64>,
     filed: usize,
@@ -44,20 +61,100 @@ impl Entry {
 /// entries on average, of what is not there five (Knuth, TAOCP 6.4), both mostly in one line.
 const PLACES_PER_TWO: usize = 3;
 
+/// Slots that the small array takes at the most.
+const NEAR_MAX: u32 = 1365;
+
+/// Places in it for each of those: 32 KiB in all. It is as full as it gets where many stay, and is
+/// looked through first.
+const NEAR_PLACES: usize = 3;
+
 impl Index {
     /// Room for `max` slots.
     pub fn new(max: u32) -> Index {
-        Index { entries: slab(0, places(max)), filed: 0 }
+        Index::split(max, NEAR_MAX)
     }
 
-    /// Room for `max` slots, in memory that costs nothing until it is used.
+    fn split(max: u32, near_max: u32) -> Index {
+        let near_max = max.min(near_max);
+        let near = Probed { entries: slab(0, near_max as usize * NEAR_PLACES + 2), filed: 0 };
+        let far = Probed { entries: slab(0, places(max - near_max)), filed: 0 };
+        Index { near, far, near_max: near_max as usize, hand: 0 }
+    }
+
+    /// Room for `max` slots, in memory that costs nothing until it is used. For what is never few:
+    /// there is no small array.
     pub fn untouched(max: u32) -> Index {
-        Index { entries: zeroed(places(max)), filed: 0 }
+        let [near, far] = [0, max].map(|max| Probed { entries: zeroed(places(max)), filed: 0 });
+        Index { near, far, near_max: 0, hand: 0 }
     }
 
     /// The slot with this hash for which `is_it` holds.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let near = self.near.find(hash, &is_it);
+        if near.is_some() || self.far.filed == 0 {
+            return near;
+        }
+        self.far.find(hash, &is_it)
+    }
+
+    /// Files a slot that is not filed.
+    ///
+    /// # Panics
+    /// If there are as many slots filed as places: the caller has fewer.
+    pub fn insert(&mut self, hash: u64, slot: u32) {
+        let entry = Entry { tag: tag(hash), slot };
+        if self.near.filed < self.near_max {
+            self.near.insert(entry);
+        } else {
+            self.insert_among_many(entry);
+        }
+    }
+
+    #[inline(never)] // Out of the way of what comes while few are filed.
+    fn insert_among_many(&mut self, entry: Entry) {
+        if self.near_max == 0 {
+            return self.far.insert(entry);
+        }
+        while self.near.entry(self.hand).slot == NO_SLOT {
+            self.hand = self.near.after(self.hand);
+        }
+        self.far.insert(self.near.entry(self.hand));
+        self.near.clear(self.hand);
+        self.hand = self.near.after(self.hand);
+        self.near.insert(entry);
+    }
+
+    /// Takes a slot out; false if it is not filed under this hash.
+    pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
+        self.near.remove(hash, slot) || self.far.remove(hash, slot)
+    }
+
+    /// Asks for the cache lines where a hash is looked for first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        if self.near.filed > 0 {
+            self.near.prefetch(hash);
+        }
+        if self.far.filed > 0 {
+            self.far.prefetch(hash);
+        }
+    }
+
+    /// Number of filed slots.
+    pub fn len(&self) -> usize {
+        self.near.filed + self.far.filed
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.near.bytes() + self.far.bytes()
+    }
+}
+
+impl Probed {
+    #[inline]
+    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let tag = tag(hash);
         let mut place = self.home(tag);
         loop {
@@ -72,23 +169,17 @@ impl Index {
         }
     }
 
-    /// Files a slot that is not filed.
-    ///
-    /// # Panics
-    /// If there are as many slots filed as places: the caller has fewer.
-    pub fn insert(&mut self, hash: u64, slot: u32) {
-        assert!(self.filed + 1 < self.entries.len() && slot != NO_SLOT);
-        let tag = tag(hash);
-        let mut place = self.home(tag);
+    fn insert(&mut self, entry: Entry) {
+        assert!(self.filed + 1 < self.entries.len() && entry.slot != NO_SLOT);
+        let mut place = self.home(entry.tag);
         while self.entry(place).slot != NO_SLOT {
             place = self.after(place);
         }
-        self.entries[place] = Entry { tag, slot }.word();
+        self.entries[place] = entry.word();
         self.filed += 1;
     }
 
-    /// Takes a slot out; false if it is not filed under this hash.
-    pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
+    fn remove(&mut self, hash: u64, slot: u32) -> bool {
         let mut hole = self.home(tag(hash));
         while self.entry(hole).slot != slot {
             if self.entry(hole).slot == NO_SLOT {
@@ -96,6 +187,12 @@ impl Index {
             }
             hole = self.after(hole);
         }
+        self.clear(hole);
+        true
+    }
+
+    /// Empties a place that is taken.
+    fn clear(&mut self, mut hole: usize) {
         let mut place = self.after(hole);
         while self.entry(place).slot != NO_SLOT {
             // What stands at its home, or was pushed on from beyond the hole, stays.
@@ -108,22 +205,14 @@ impl Index {
         }
         self.entries[hole] = 0;
         self.filed -= 1;
-        true
     }
 
-    /// Asks for the cache line where a hash is looked for first.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
+    fn prefetch(&self, hash: u64) {
         prefetch(&self.entries[self.home(tag(hash))]);
     }
 
-    /// Number of filed slots.
-    pub fn len(&self) -> usize {
-        self.filed
-    }
-
-    /// Bytes of memory.
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         size_of_val(&self.entries[..])
     }
 
@@ -165,6 +254,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     impl Index {
+        fn check(&self) {
+            self.near.check();
+            self.far.check();
+        }
+    }
+
+    impl Probed {
         /// The invariant.
         fn check(&self) {
             for place in 0..self.entries.len() {
@@ -185,9 +281,10 @@ mod tests {
         /// Hashes of a few places, so that runs meet, wrap and close over holes.
         #[test]
         fn it_finds_what_a_map_finds_whatever_comes_and_goes(
+            near_max in 0u32..30,
             steps in prop::collection::vec((any::<bool>(), 0u32..24, 0u64..9), 1..300),
         ) {
-            let mut index = Index::new(24);
+            let mut index = Index::split(24, near_max);
             let mut filed: BTreeMap<u32, u64> = BTreeMap::new();
             for (come, slot, hash) in steps {
                 let hash = hash << 61 | u64::from(slot);
@@ -216,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_full_index_still_finds_and_misses() {
-        let mut index = Index::new(1000);
+        let mut index = Index::split(1000, 300);
         let hash = |slot: u32| u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (0..1000).for_each(|slot| index.insert(hash(slot), slot));
         index.check();
