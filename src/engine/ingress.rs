@@ -163,7 +163,8 @@ impl<A: App> Engine<A> {
         let room = self.app.window(&self.table.states[slot as usize]);
         let paths = &mut self.table.paths;
         let mut env = Env { config: &self.config.tcp, now, room, nagle: false, paths };
-        let arrival = self.table.tcbs[slot as usize].arrives(segment, &mut env);
+        let mut arrival = Arrival::default();
+        self.table.tcbs[slot as usize].arrives_into(segment, &mut env, &mut arrival);
         if self.withholds(now, &arrival, segment, slot) {
             self.table.tcbs[slot as usize].withhold_ack();
         }

@@ -61,10 +61,17 @@ impl Tcb {
     /// Lets `segment` act on this connection.
     pub fn arrives(&mut self, segment: &Segment, env: &mut Env<'_>) -> Arrival {
         let mut arrival = Arrival::default();
+        self.arrives_into(segment, env, &mut arrival);
+        arrival
+    }
+
+    /// [`Tcb::arrives`], written to what says nothing so far, where it is read from: a copy of what
+    /// was just written field by field would wait for each of those writes.
+    pub fn arrives_into(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
         match self.state() {
             // The engine keeps CLOSED blocks out of the table, and LISTEN is not a block.
             State::Closed | State::Listen => {}
-            State::SynSent => self.arrives_syn_sent(segment, env, &mut arrival),
+            State::SynSent => self.arrives_syn_sent(segment, env, arrival),
             State::SynReceived
             | State::Established
             | State::FinWait1
@@ -72,9 +79,8 @@ impl Tcb {
             | State::CloseWait
             | State::Closing
             | State::LastAck
-            | State::TimeWait => self.arrives_otherwise(segment, env, &mut arrival),
+            | State::TimeWait => self.arrives_otherwise(segment, env, arrival),
         }
-        arrival
     }
 
     /// RFC 9293 s3.10.7.3.

@@ -29,8 +29,8 @@ impl Transmit {
         Transmit { segment: Segment::BLANK, offset: 0, again: false }
     }
 
-    /// Makes it a segment without text.
-    pub(super) fn set(&mut self, seq: Seq, ack: Seq, flags: Flags, window: u16, options: Options) {
+    /// Makes it a segment without text and without options.
+    pub(super) fn set(&mut self, seq: Seq, ack: Seq, flags: Flags, window: u16) {
         let Transmit { segment, offset, again } = self;
         segment.seq = seq.0;
         segment.ack = ack.0;
@@ -38,7 +38,7 @@ impl Transmit {
         segment.window = window;
         segment.urgent = 0;
         segment.tos = 0;
-        segment.options = options;
+        segment.options = Options::NONE;
         segment.payload_len = 0;
         (*offset, *again) = (0, false);
     }
@@ -143,27 +143,24 @@ impl Tcb {
         let ack = if answer { self.rcv_nxt } else { Seq(0) };
         let flags = self.offer_ecn(config, answer, again)
             | if answer { Flags::SYN | Flags::ACK } else { Flags::SYN };
-        let options = self.syn_options(config, now, answer);
-        out.set(self.snd_una, ack, flags, window as u16, options);
+        out.set(self.snd_una, ack, flags, window as u16);
+        self.syn_options(config, now, answer, &mut out.segment.options);
         out.again = again;
         true
     }
 
     /// A SYN offers what the configuration has; a SYN-ACK only what the SYN offered too (RFC 7323
-    /// s2.2, s3.2). The MSS both offer always (RFC 9293 s3.7.1, MUST-14, SHLD-5, MAY-3).
-    fn syn_options(&self, config: &Config, now: Instant, answer: bool) -> Options {
+    /// s2.2, s3.2). The MSS both offer always (RFC 9293 s3.7.1, MUST-14, SHLD-5, MAY-3). Written
+    /// where they stay, as those of [`Tcb::text_options`].
+    fn syn_options(&self, config: &Config, now: Instant, answer: bool, options: &mut Options) {
         let stamped = if answer { self.has(flag::TIMESTAMPS) } else { config.timestamps };
         let scaling = if answer { self.has(flag::SCALING) } else { config.window_scaling };
-        let sack = if answer { self.has(flag::SACK) } else { config.sack };
-        Options {
-            mss: Some(config.mss.of(self.key.family())),
-            window_scale: scaling.then(|| offered_shift(config)),
-            sack_permitted: sack,
-            timestamps: stamped
-                .then(|| (timestamp(config, now), if answer { self.ts_recent } else { 0 })),
-            user_timeout: config.user_timeout.map(user_timeout_field),
-            ..Options::default()
-        }
+        let echo = if answer { self.ts_recent } else { 0 };
+        options.mss = Some(config.mss.of(self.key.family()));
+        options.window_scale = scaling.then(|| offered_shift(config));
+        options.sack_permitted = if answer { self.has(flag::SACK) } else { config.sack };
+        options.timestamps = stamped.then(|| (timestamp(config, now), echo));
+        options.user_timeout = config.user_timeout.map(user_timeout_field);
     }
 
     fn synchronized(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
@@ -200,21 +197,21 @@ impl Tcb {
         self.owed &= !(owed::ACK | owed::HANDSHAKE);
         let seq = if self.has(flag::PERSIST) { self.snd_una } else { self.snd_max };
         let window = self.advertise(env.config, env.room);
-        let options = self.text_options(env.config, env.now);
-        out.set(seq, self.rcv_nxt, Flags::ACK, window, options);
+        out.set(seq, self.rcv_nxt, Flags::ACK, window);
+        let options = &mut out.segment.options;
+        self.text_options(env.config, env.now, options);
         if self.has(flag::SACK)
             && let Some(path) = env.paths.of(self)
         {
-            out.segment.options.sack = path.held.report(options.timestamps.is_some());
+            options.sack = path.held.report(options.timestamps.is_some());
         }
         true
     }
 
     /// The options of all but SYNs, which alone offer an MSS (RFC 9293 s3.7.1, MUST-65).
-    pub(super) fn text_options(&self, config: &Config, now: Instant) -> Options {
+    pub(super) fn text_options(&self, config: &Config, now: Instant, options: &mut Options) {
         let stamped = self.has(flag::TIMESTAMPS);
-        let timestamps = stamped.then(|| (timestamp(config, now), self.ts_recent));
-        Options { timestamps, ..Options::default() }
+        options.timestamps = stamped.then(|| (timestamp(config, now), self.ts_recent));
     }
 
     /// The window field, and the edge it promises.

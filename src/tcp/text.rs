@@ -42,7 +42,6 @@ impl Tcb {
     pub(super) fn text(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         let asked = self.owed & (owed::PROBE | owed::TAIL);
         self.owed &= !(owed::PROBE | owed::TAIL);
-        let options = self.text_options(env.config, env.now);
         // MUST-16: what options take is the text's loss.
         let mss = u32::from(self.segment_bytes());
         let Some(piece) =
@@ -66,7 +65,8 @@ impl Tcb {
         self.sent_text(&piece, asked, env);
         self.owed &= !(owed::ACK | owed::HANDSHAKE);
         let window = self.advertise(env.config, env.room);
-        out.set(start, self.rcv_nxt, flags, window, options);
+        out.set(start, self.rcv_nxt, flags, window);
+        self.text_options(env.config, env.now, &mut out.segment.options);
         out.segment.payload_len = len as u16;
         (out.offset, out.again) = (offset, again);
         true

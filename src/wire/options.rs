@@ -77,21 +77,17 @@ impl Options {
     /// A length is 0, 1, or past the end (MUST-7).
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Options, Malformed> {
-        if bytes.is_empty() {
-            return Ok(Options::default());
+        let mut options = Options::NONE;
+        if bytes.is_empty() || options.read_syn(bytes) {
+            return Ok(options);
         }
-        if let Some(pair) = Options::only_timestamps(bytes) {
-            return Ok(Options { timestamps: Some(pair), ..Options::NONE });
-        }
-        match Options::of_syn(bytes) {
-            Some(options) => Ok(options),
-            None => Options::parse_any(bytes),
-        }
+        options.timestamps = Options::only_timestamps(bytes);
+        if options.timestamps.is_some() { Ok(options) } else { Options::parse_any(bytes) }
     }
 
-    /// A SYN's as Linux, and we, lay them out.
+    /// Reads a SYN's as Linux, and we, lay them out into what has none; false if these are not so.
     #[inline]
-    fn of_syn(bytes: &[u8]) -> Option<Options> {
+    fn read_syn(&mut self, bytes: &[u8]) -> bool {
         let &[
             MSS,
             4,
@@ -108,17 +104,15 @@ impl Options {
             shift,
         ] = bytes
         else {
-            return None;
+            return false;
         };
-        let &[v0, v1, v2, v3, e0, e1, e2, e3] = pair else { return None };
-        let value = u32::from_be_bytes([v0, v1, v2, v3]);
-        Some(Options {
-            mss: Some(u16::from_be_bytes([m0, m1])),
-            window_scale: Some(shift),
-            sack_permitted: true,
-            timestamps: Some((value, u32::from_be_bytes([e0, e1, e2, e3]))),
-            ..Options::NONE
-        })
+        let &[v0, v1, v2, v3, e0, e1, e2, e3] = pair else { return false };
+        let (value, echo) = ([v0, v1, v2, v3], [e0, e1, e2, e3]);
+        self.mss = Some(u16::from_be_bytes([m0, m1]));
+        self.window_scale = Some(shift);
+        self.sack_permitted = true;
+        self.timestamps = Some((u32::from_be_bytes(value), u32::from_be_bytes(echo)));
+        true
     }
 
     /// RFC 7323 appendix A: what nearly every segment has that has options at all.
@@ -141,8 +135,8 @@ impl Options {
         }
         if let Some(pair) = Options::only_timestamps(bytes) {
             self.timestamps = Some(pair);
-        } else {
-            *self = Options::of_syn(bytes).or_else(|| Options::parse_any(bytes).ok())?;
+        } else if !self.read_syn(bytes) {
+            *self = Options::parse_any(bytes).ok()?;
         }
         // What says how it is laid out says its words, too.
         Some(match self.layout() {
