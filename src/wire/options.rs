@@ -137,8 +137,9 @@ impl Options {
             self.timestamps = Some(pair);
         } else if !self.read_syn(bytes) {
             *self = Options::parse_any(bytes).ok()?;
+            return Some(checksum::sum(bytes));
         }
-        // What says how it is laid out says its words, too.
+        // What stands as we would write it has the words that we would write.
         Some(match self.layout() {
             Layout::Timestamps(words) => checksum::sum_words(&words),
             Layout::Syn(words) => checksum::sum_words(&words),

@@ -555,6 +555,19 @@ mod tests {
         }
     }
 
+    /// What the options say does not change, what they are made of does.
+    #[test]
+    fn padding_of_options_that_was_changed_on_the_way_is_noticed() {
+        for (golden, at, padding) in [(ACK, 54, [5, 2]), (ACK, 54, [1, 0xfd]), (SYN, 70, [0xfd, 3])]
+        {
+            let mut frame = hex(golden);
+            frame[at..at + 2].copy_from_slice(&padding);
+            let options = tcp_of(&hex(golden)).1.options;
+            let understood = parse(&frame, Verify::All);
+            assert_eq!(understood, Err(Malformed::TcpChecksum), "{options:?} as {padding:x?}");
+        }
+    }
+
     #[test]
     fn a_partial_checksum_passes_only_where_that_is_switched_on() {
         let mut frame = hex(HELLO);
