@@ -42,6 +42,7 @@ impl Complaints {
 impl<A: App> Engine<A> {
     /// ICMP to an address of ours: an echo request is answered, an error goes to the connection
     /// that it quotes (RFC 9293 s3.9.2.2, MUST-54).
+    #[cold]
     pub(super) fn icmp(
         &mut self,
         now: Instant,
@@ -140,6 +141,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A datagram to us that we do not understand.
+    #[cold]
     pub(super) fn unspoken(
         &mut self,
         now: Instant,
@@ -170,6 +172,7 @@ impl<A: App> Engine<A> {
 
     /// RST for a segment that belongs to no connection of any worker (RFC 9293 s3.10.7.1), never
     /// for an RST.
+    #[inline(never)]
     pub(super) fn refuse(
         &mut self,
         frame: Frame,

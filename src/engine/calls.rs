@@ -25,6 +25,7 @@ impl<A: App> Engine<A> {
     }
 
     /// [`Engine::connect`] on a four-tuple that is free.
+    #[inline]
     pub(super) fn open(
         &mut self,
         now: Instant,

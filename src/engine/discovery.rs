@@ -102,6 +102,7 @@ impl<A: App> Engine<A> {
     /// An ARP packet (RFC 826's algorithm): learn if we have a use for the sender, answer if we are
     /// asked. What is not answered may teach the next worker too; who asks is answered at once, and
     /// teaches the other workers when they ask him.
+    #[cold]
     pub(super) fn arp(
         &mut self,
         mut frame: Frame,
@@ -124,6 +125,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A solicitation or an advertisement (RFC 4861 s7.2.3, s7.2.5), as for ARP.
+    #[cold]
     pub(super) fn ndp(
         &mut self,
         mut frame: Frame,
@@ -184,6 +186,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A connection waits for its next hop to answer.
+    #[cold]
     pub(super) fn park(&mut self, slot: u32, neighbor: u16, now: Instant) {
         let waiting = self.neighbors.waiting(neighbor, now);
         waiting.push(&mut self.table.tcbs, slot);

@@ -48,6 +48,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Sends all that one connection may; false if something is left for want of room or frames.
+    #[inline(always)]
     fn send(
         &mut self,
         slot: u32,
@@ -90,6 +91,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Writes the headers of what is outgoing in front of the payload that stands in `frame`.
+    #[inline(always)]
     pub(super) fn write(&mut self, key: &FlowKey, link: Link, dscp: u8, frame: &mut Frame) {
         let ethernet = self.ethernet(link, key.family().ethertype());
         let ip_id = self.next_ip_id();
@@ -104,6 +106,7 @@ impl<A: App> Engine<A> {
 
     /// Counts a frame and puts it behind those that wait for the device. There is room: the caller
     /// has looked.
+    #[inline(always)]
     pub(super) fn hand_over(&mut self, frame: Frame, tx: &mut Burst) {
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += frame.bytes().len() as u64;
@@ -111,6 +114,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Counts what was outgoing.
+    #[inline(always)]
     pub(super) fn count_sent(&mut self) {
         let Transmit { segment: Segment { flags, .. }, again, .. } = self.outgoing;
         self.counters.out_rsts += u64::from(flags.has(Flags::RST));
@@ -121,6 +125,7 @@ impl<A: App> Engine<A> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn ethernet(&self, to: Link, ethertype: u16) -> Header {
         Header { dst: to.mac, src: self.config.mac, vlan: to.vlan, ethertype }
     }
@@ -132,6 +137,7 @@ impl<A: App> Engine<A> {
 }
 
 /// Makes a frame as long as what it is to hold; answers where its payload stands.
+#[inline(always)]
 pub(super) fn lay_out(frame: &mut Frame, link: Link, key: &FlowKey, segment: &Segment) -> usize {
     let payload_at = segment::header_len(link.vlan.is_some(), key.family(), &segment.options);
     frame.reset(payload_at + usize::from(segment.payload_len));

@@ -82,6 +82,7 @@ impl<A: App> Engine<A> {
     ///
     /// # Errors
     /// The frame, if there is no room to take it down.
+    #[inline]
     fn note_syn(
         &mut self,
         now: Instant,
@@ -132,6 +133,7 @@ impl<A: App> Engine<A> {
 
     /// Gives up a connection of a full cache for a SYN whose answer must be beyond the numbers of
     /// the connection that it replaces, which no cookie can promise.
+    #[cold]
     fn make_way(&mut self, now: Instant) {
         if let Some(place) = self.syns.victim() {
             self.counters.req_q_full_drop += 1;
@@ -204,6 +206,7 @@ impl<A: App> Engine<A> {
 
     /// Takes a connection out of the cache into a slot of the table; `None`, and it stays as it is,
     /// if there is no slot, or no place for its next hop.
+    #[inline]
     pub(super) fn give_slot(&mut self, now: Instant, place: u32) -> Option<u32> {
         if self.table.is_full() {
             self.counters.listen_overflows += 1;
@@ -334,6 +337,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Answers a SYN with a cookie, in the frame that it came in.
+    #[inline(never)]
     fn answer_with_cookie(
         &mut self,
         now: Instant,
@@ -370,6 +374,7 @@ impl<A: App> Engine<A> {
     }
 
     /// The SYN whose cookie a segment acknowledges, and the cookie, if one was sent of late.
+    #[inline(never)]
     fn redeem(&mut self, now: Instant, segment: &Segment) -> Option<(Segment, Seq)> {
         if now >= self.cookies_until {
             return None;
@@ -380,6 +385,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A cookie has come back: the connection begins as if its SYN had been noted.
+    #[inline(never)]
     fn accept_cookie(
         &mut self,
         now: Instant,

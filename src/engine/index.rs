@@ -89,7 +89,7 @@ impl Index {
     }
 
     /// The slot with this hash for which `is_it` holds.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let near = self.near.find(hash, &is_it);
         if near.is_some() || self.far.filed == 0 {
@@ -102,6 +102,7 @@ impl Index {
     ///
     /// # Panics
     /// If there are as many slots filed as places: the caller has fewer.
+    #[inline]
     pub fn insert(&mut self, hash: u64, slot: u32) {
         let entry = Entry { tag: tag(hash), slot };
         if self.near.filed < self.near_max {
@@ -126,6 +127,7 @@ impl Index {
     }
 
     /// Takes a slot out; false if it is not filed under this hash.
+    #[inline]
     pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
         self.near.remove(hash, slot) || self.far.remove(hash, slot)
     }
@@ -153,7 +155,7 @@ impl Index {
 }
 
 impl Probed {
-    #[inline]
+    #[inline(always)]
     fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let tag = tag(hash);
         let mut place = self.home(tag);
@@ -169,6 +171,7 @@ impl Probed {
         }
     }
 
+    #[inline]
     fn insert(&mut self, entry: Entry) {
         assert!(self.filed + 1 < self.entries.len() && entry.slot != NO_SLOT);
         let mut place = self.home(entry.tag);
@@ -179,6 +182,7 @@ impl Probed {
         self.filed += 1;
     }
 
+    #[inline]
     fn remove(&mut self, hash: u64, slot: u32) -> bool {
         let mut hole = self.home(tag(hash));
         while self.entry(hole).slot != slot {
@@ -192,6 +196,7 @@ impl Probed {
     }
 
     /// Empties a place that is taken.
+    #[inline]
     fn clear(&mut self, mut hole: usize) {
         let mut place = self.after(hole);
         while self.entry(place).slot != NO_SLOT {

@@ -79,6 +79,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Acts on one frame; answers it if it is done with.
+    #[inline(always)]
     fn process(
         &mut self,
         now: Instant,
@@ -115,6 +116,7 @@ impl<A: App> Engine<A> {
     }
 
     /// One TCP segment to an address of ours.
+    #[inline(always)]
     fn segment(
         &mut self,
         now: Instant,
@@ -150,6 +152,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A segment to the connection in a slot of the table.
+    #[inline(always)]
     pub(super) fn connected(
         &mut self,
         now: Instant,
@@ -193,6 +196,7 @@ impl<A: App> Engine<A> {
 
     /// A segment to a connection that has retired to TIME-WAIT. What is owed for it goes back in
     /// the frame that it came in.
+    #[inline(never)]
     fn waits_for(
         &mut self,
         now: Instant,
@@ -235,6 +239,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Tells the application what the segment did, in the order in which it happened.
+    #[inline(always)]
     fn report(
         &mut self,
         slot: u32,
@@ -279,6 +284,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Hands over what was held ahead of a gap that is filled now.
+    #[inline(never)]
     fn deliver_joined(&mut self, slot: u32, now: Instant) {
         let tcb = &self.table.tcbs[slot as usize];
         if tcb.state() == State::Closed {
@@ -293,6 +299,7 @@ impl<A: App> Engine<A> {
         self.mark(slot, owes, now);
     }
 
+    #[inline(always)]
     fn conclude(&mut self, slot: u32, before: State, arrival: &Arrival, now: Instant) {
         if arrival.time_wait && self.tcb(slot).state() == State::TimeWait {
             self.begin_time_wait(slot, now);
@@ -331,6 +338,7 @@ impl<A: App> Engine<A> {
 
     /// [`Engine::pass_on`] for a TCP segment. If it is to a port that only clients use, the
     /// four-tuple tells whose it is, and it takes one step instead of half a round.
+    #[inline(never)]
     pub(super) fn pass_on_segment(&mut self, frame: Frame, segment: &Segment) -> Option<Frame> {
         let workers = self.workers;
         let listens = self.listeners[usize::from(segment.dst_port)] != NO_LISTENER;
@@ -382,25 +390,30 @@ impl<A: App> Engine<A> {
         segment: &Segment,
         node: u32,
     ) -> bool {
+        match arrival.note {
+            None => false,
+            Some(note) => self.withholds_noted(now, note, segment, node),
+        }
+    }
+
+    #[cold]
+    fn withholds_noted(&mut self, now: Instant, note: Note, segment: &Segment, node: u32) -> bool {
         // Text and FIN have their ACK always: who lost the last one asks so. RST has none.
         let asks = segment.seq_len() > 0 && !segment.flags.has(Flags::SYN);
         let limited = !asks && !segment.flags.has(Flags::RST);
         let counters = &mut self.counters;
-        let (counter, skipped) = match arrival.note {
-            None => return false,
-            Some(Note::Ahead) => (&mut counters.ofo_queued, None),
-            Some(Note::AheadDropped) => (&mut counters.ofo_dropped, None),
-            Some(Note::Dropped) => (&mut counters.rx_tcp_dropped, None),
-            Some(Note::AheadAgain) => (&mut counters.dsack_ofo_sent, None),
-            Some(Note::ChallengeAck) => {
+        let (counter, skipped) = match note {
+            Note::Ahead => (&mut counters.ofo_queued, None),
+            Note::AheadDropped => (&mut counters.ofo_dropped, None),
+            Note::Dropped => (&mut counters.rx_tcp_dropped, None),
+            Note::AheadAgain => (&mut counters.dsack_ofo_sent, None),
+            Note::ChallengeAck => {
                 (&mut counters.challenge_acks, Some(&mut counters.skipped_challenge))
             }
-            Some(Note::OutOfWindow) => {
+            Note::OutOfWindow => {
                 (&mut counters.out_of_window, limited.then_some(&mut counters.skipped_seq))
             }
-            Some(Note::Paws) => {
-                (&mut counters.paws_estab, limited.then_some(&mut counters.skipped_paws))
-            }
+            Note::Paws => (&mut counters.paws_estab, limited.then_some(&mut counters.skipped_paws)),
         };
         *counter += 1;
         let Some(skipped) = skipped else { return false };
@@ -410,6 +423,7 @@ impl<A: App> Engine<A> {
     }
 }
 
+#[cold]
 fn count_malformed(counters: &mut Counters, why: Malformed) {
     let (counter, tcp) = match why {
         Malformed::Truncated => (&mut counters.rx_truncated, false),

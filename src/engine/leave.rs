@@ -8,6 +8,7 @@ use crate::time::Instant;
 
 impl<A: App> Engine<A> {
     /// The application's connection is over although the block stays: TIME-WAIT.
+    #[inline]
     pub(super) fn begin_time_wait(&mut self, slot: u32, now: Instant) {
         self.table.paths.reclaim(&mut self.table.tcbs[slot as usize]);
         // It will retire as soon as its last ACK is out.
@@ -21,6 +22,7 @@ impl<A: App> Engine<A> {
 
     /// A connection that was in `before` is CLOSED now: counts it, tells the application, gives the
     /// slot back.
+    #[inline]
     pub(super) fn end(&mut self, slot: u32, before: State, end: End, now: Instant) {
         self.count_end(before, end);
         self.app.ended(now, &mut self.table.states[slot as usize], end);
@@ -57,6 +59,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Takes a block out of the table; the slot is free as soon as its last words are sent.
+    #[inline]
     pub(super) fn discard(&mut self, slot: u32) {
         self.wheel.cancel(slot);
         self.table.unfile(slot);
@@ -67,6 +70,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A connection in TIME-WAIT has said its last word: it waits elsewhere from here on.
+    #[inline]
     pub(super) fn retire(&mut self, slot: u32) {
         let tcb = &mut self.table.tcbs[slot as usize];
         let wait = tcb.freeze();
@@ -89,6 +93,7 @@ impl<A: App> Engine<A> {
 
     /// Gives the slot of a block that is out of the table back, and its share of the next hop,
     /// unless a queue still has to come to it.
+    #[inline]
     pub(super) fn release(&mut self, slot: u32) {
         if !self.table.is_queued(slot) {
             self.neighbors.leave(self.tcb(slot).neighbor);

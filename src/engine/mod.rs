@@ -276,7 +276,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Tells the application something about a connection and takes down what it marks.
-    #[inline]
+    #[inline(always)]
     fn tell(
         &mut self,
         slot: u32,
@@ -296,7 +296,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Takes down what the application marked.
-    #[inline]
+    #[inline(always)]
     fn mark(&mut self, slot: u32, owes: Owes, now: Instant) {
         if owes == Owes::NOTHING {
             return;
@@ -325,7 +325,7 @@ impl<A: App> Engine<A> {
 
     /// After any event: the connection may have something to send, and its deadline may have come
     /// closer.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, slot: u32, now: Instant) {
         let tcb = &mut self.table.tcbs[slot as usize];
         if tcb.state() == State::Closed {
@@ -343,7 +343,7 @@ impl<A: App> Engine<A> {
 
     /// Files the connection's deadline if it is earlier than what the wheel has. A later one is
     /// left for the wheel to find out.
-    #[inline]
+    #[inline(always)]
     fn rearm(&mut self, slot: u32, now: Instant) {
         let keepalive = match self.tcb(slot).heeds_keepalive() {
             true => self.keepalive(slot),

@@ -93,6 +93,7 @@ impl Routes {
 
     /// Where a datagram from our address `local` to `remote` goes first: to the host itself if it
     /// is on our link, else to a gateway that is. Without either it is asked for on the link.
+    #[inline]
     pub fn next_hop(&self, local: IpAddr, remote: IpAddr) -> Hop {
         let vlan = self.subnet_of(local).and_then(|subnet| subnet.vlan);
         let on_link = |ip: IpAddr| {
@@ -110,6 +111,7 @@ impl Routes {
 
     /// True if `address` can be one host's (RFC 9293 s3.9.1.1, MUST-46): it is no group's,
     /// nobody's, not a loopback address, and not everyone's on one of our links.
+    #[inline]
     pub fn is_one_host(&self, address: IpAddr) -> bool {
         if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
             return false;

@@ -102,6 +102,7 @@ impl<S: Copy + Default> Table<S> {
 
     /// Files a connection, whose key `hosts` has given out for it; `None`, and the key given back,
     /// when every slot is taken. The caller has seen that its key is not filed.
+    #[inline]
     pub fn insert(&mut self, key: &FlowKey, state: S) -> Option<u32> {
         if self.free_count == 0 {
             self.hosts.leave(key);
@@ -122,6 +123,7 @@ impl<S: Copy + Default> Table<S> {
     ///
     /// # Panics
     /// If the slot is not filed.
+    #[inline]
     pub fn unfile(&mut self, slot: u32) {
         let hash = self.tcbs[slot as usize].key.bucket(&self.secret);
         assert!(self.index.remove(hash, slot), "slot {slot} is not filed");
@@ -129,6 +131,7 @@ impl<S: Copy + Default> Table<S> {
 
     /// Gives an unfiled slot back, unless it is queued: then it leaves once the queue has come to
     /// it.
+    #[inline]
     pub fn release(&mut self, slot: u32) {
         if self.is_queued(slot) {
             return;
@@ -225,6 +228,7 @@ mod tests {
     }
 
     /// Files a connection that is opened.
+    #[inline]
     fn insert(table: &mut Table<u8>, port: u16, state: u8) -> Option<u32> {
         let slot = table.insert(&key(port), state)?;
         table.tcbs[slot as usize].open_active(Seq(7), Instant::ZERO);

@@ -5,6 +5,7 @@
 
 use super::key::{self, Endpoints, FlowKey, Host};
 use crate::rng::Secret;
+use crate::wire::Family;
 use crate::wire::segment::Segment;
 use hashbrown::HashTable;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -42,7 +43,7 @@ impl Hosts {
 
     /// The key of the connection that a received segment is for; `None` if there can't be one, for
     /// want of a number for an address.
-    #[inline]
+    #[inline(always)]
     pub fn key_of_received(&self, segment: &Segment) -> Option<FlowKey> {
         Some(FlowKey {
             local: self.find(segment.dst)?,
@@ -70,7 +71,7 @@ impl Hosts {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn address(&self, host: Host) -> IpAddr {
         match host.known() {
             Ok(address) => IpAddr::V4(address),
@@ -80,6 +81,7 @@ impl Hosts {
 
     /// Numbers both addresses for one more connection; `None` if there is no number left. Each key
     /// it answers is to be given back to [`Hosts::leave`].
+    #[inline]
     pub fn hold(&mut self, endpoints: &Endpoints) -> Option<FlowKey> {
         let local = self.hold_one(endpoints.local.ip())?;
         let Some(remote) = self.hold_one(endpoints.remote.ip()) else {
@@ -91,7 +93,11 @@ impl Hosts {
     }
 
     /// What has a key that is held holds it once more.
+    #[inline]
     pub fn hold_again(&mut self, key: &FlowKey) {
+        if key.family() == Family::V4 {
+            return;
+        }
         for host in [key.local, key.remote] {
             if let Err(place) = host.known() {
                 self.entries[place].held += 1;
@@ -100,9 +106,12 @@ impl Hosts {
     }
 
     /// A connection is gone.
+    #[inline]
     pub fn leave(&mut self, key: &FlowKey) {
-        self.leave_one(key.local);
-        self.leave_one(key.remote);
+        if key.family() == Family::V6 {
+            self.leave_one(key.local);
+            self.leave_one(key.remote);
+        }
     }
 
     /// Ends of connections that hold a number.
@@ -123,11 +132,15 @@ impl Hosts {
         self.index.find(hash(&self.secret, address), found).copied()
     }
 
+    #[inline]
     fn hold_one(&mut self, address: IpAddr) -> Option<Host> {
-        let address = match address {
-            IpAddr::V4(address) => return Host::v4(address),
-            IpAddr::V6(address) => address,
-        };
+        match address {
+            IpAddr::V4(address) => Host::v4(address),
+            IpAddr::V6(address) => self.hold_number(address),
+        }
+    }
+
+    fn hold_number(&mut self, address: Ipv6Addr) -> Option<Host> {
         if let Some(place) = self.place(address) {
             self.entries[place as usize].held += 1;
             return Some(Host::numbered(place));
@@ -165,7 +178,6 @@ fn hash(secret: &Secret, address: Ipv6Addr) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Family;
     use proptest::prelude::*;
     use std::collections::HashMap;
 

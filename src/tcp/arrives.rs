@@ -67,6 +67,7 @@ impl Tcb {
 
     /// [`Tcb::arrives`], written to what says nothing so far, where it is read from: a copy of what
     /// was just written field by field would wait for each of those writes.
+    #[inline(always)]
     pub fn arrives_into(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
         match self.state() {
             // The engine keeps CLOSED blocks out of the table, and LISTEN is not a block.
@@ -128,6 +129,7 @@ impl Tcb {
     }
 
     /// RFC 9293 s3.10.7.4.
+    #[inline(always)]
     fn arrives_otherwise(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
         let now = env.now;
         if self.syn_again(segment, arrival) {
@@ -219,6 +221,7 @@ impl Tcb {
     /// Deviates: a bare ACK passes at the edge of any window, as for Linux. It comes from a peer
     /// that has filled the window; if we had filled its own too, and both had lost some, each would
     /// take the other's ACKs for unacceptable and answer them, for ever.
+    #[inline(always)]
     fn acceptable(&self, segment: &Segment) -> bool {
         let window = self.rcv_adv.since(self.rcv_nxt);
         let seq = Seq(segment.seq);
@@ -234,6 +237,7 @@ impl Tcb {
 
     /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless
     /// the RST bit is set, if so drop the segment and return)".
+    #[cold]
     fn unacceptable(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) {
         arrival.note = Some(Note::OutOfWindow);
         if segment.flags.has(Flags::RST) {
@@ -253,6 +257,7 @@ impl Tcb {
 
     /// "Second, check the RST bit". What else the segment carries does not matter (RFC 9293 s3.5.3,
     /// SHLD-2).
+    #[inline(never)]
     fn reset_arrives(&mut self, segment: &Segment, config: &Config, arrival: &mut Arrival) {
         // RFC 9293 s3.10.7.4 (from RFC 5961 s3.2): in the window but not exactly next: challenge
         // ACK.
@@ -283,6 +288,7 @@ impl Tcb {
     }
 
     /// "Fourth, check the SYN bit".
+    #[cold]
     fn syn_arrives(&mut self, arrival: &mut Arrival) {
         // "SYN-RECEIVED STATE: If the connection was initiated with a passive OPEN, then return
         // this connection to the LISTEN state and return." (MUST-11) The peer will send its SYN
@@ -298,6 +304,7 @@ impl Tcb {
     }
 
     /// Step five. False if the segment is to be dropped.
+    #[inline(always)]
     fn ack_arrives(&mut self, segment: &Segment, env: &mut Env<'_>, arrival: &mut Arrival) -> bool {
         let (config, now) = (env.config, env.now);
         let ack = Seq(segment.ack);
@@ -339,6 +346,7 @@ impl Tcb {
         true
     }
 
+    #[inline]
     fn syn_acknowledged(&mut self, now: Instant, arrival: &mut Arrival) {
         self.snd_una = self.snd_max;
         self.snd_nxt = self.snd_max;
@@ -354,6 +362,7 @@ impl Tcb {
     }
 
     /// SND.UNA moves: everything that rests on it does.
+    #[inline(always)]
     fn advance(&mut self, ack: Seq, env: &mut Env<'_>, arrival: &mut Arrival) {
         let (config, now) = (env.config, env.now);
         let numbers = ack.since(self.snd_una);
@@ -391,6 +400,7 @@ impl Tcb {
         !self.wl1.after(seq) && (self.wl1 != seq || !self.wl2.after(ack))
     }
 
+    #[inline(always)]
     fn take_window(&mut self, segment: &Segment, env: &mut Env<'_>) {
         // MUST-1: "The window size MUST be treated as an unsigned number".
         (self.wl1, self.wl2) = (Seq(segment.seq), Seq(segment.ack));
@@ -410,6 +420,7 @@ impl Tcb {
         }
     }
 
+    #[inline]
     fn fin_acknowledged(&mut self, config: &Config, now: Instant, arrival: &mut Arrival) {
         match self.state() {
             State::FinWait1 => self.enter(Event::AckOfFin),
@@ -439,6 +450,7 @@ impl Tcb {
     }
 
     /// RFC 5961 s7 challenge ACK.
+    #[cold]
     fn challenge(&mut self, arrival: &mut Arrival) {
         self.owe_ack_now();
         arrival.note = Some(Note::ChallengeAck);

@@ -53,6 +53,7 @@ impl Tcb {
 
     /// [`Tcb::output`] into `out`, where it is read from: a copy of what was just written field by
     /// field would wait for each of those writes. False if there is nothing.
+    #[inline(always)]
     pub fn output_into(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         let any = match self.state() {
             State::Closed => self.last_words(env, out),
@@ -126,6 +127,7 @@ impl Tcb {
         true
     }
 
+    #[inline]
     fn handshake(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.snd_nxt != self.snd_una {
             return self.owed_ack(env, out);
@@ -163,6 +165,7 @@ impl Tcb {
         options.user_timeout = config.user_timeout.map(user_timeout_field);
     }
 
+    #[inline(always)]
     fn synchronized(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
@@ -181,6 +184,7 @@ impl Tcb {
         self.text(env, out) || self.owed_ack(env, out)
     }
 
+    #[inline(always)]
     fn owed_ack(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
@@ -215,6 +219,7 @@ impl Tcb {
     }
 
     /// The window field, and the edge it promises.
+    #[inline(always)]
     pub(super) fn advertise(&mut self, config: &Config, room: u32) -> u16 {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let edge = self.edge(config, room);
@@ -234,6 +239,7 @@ impl Tcb {
     /// Where the right edge goes, from RCV.NXT. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a
     /// full segment or half the buffer at least, and stays where it is for as long as there is no
     /// room (MAY-8).
+    #[inline(always)]
     fn edge(&self, config: &Config, room: u32) -> u32 {
         let open = self.rcv_adv.since(self.rcv_nxt);
         let shift = self.rcv_shift(config);

@@ -25,6 +25,7 @@ impl Tcb {
     }
 
     /// Steps seven and eight: the text that is next in order, then FIN.
+    #[inline(always)]
     pub(super) fn text_and_fin(
         &mut self,
         segment: &Segment,
@@ -80,6 +81,7 @@ impl Tcb {
     /// Owes the ACK of text that came in order: at once, or with the second segment, or when its
     /// delay is over (RFC 9293 s3.8.6.3, SHLD-18, SHLD-19). "At least every second full-sized
     /// segment" is here every second one.
+    #[inline(always)]
     fn owe_text_ack(&mut self, at_once: bool, env: &Env<'_>) {
         let pending = self.has(flag::DELAYED) || self.owed & owed::ACK != 0;
         let delay = env.config.delayed_ack;
@@ -121,6 +123,7 @@ impl Tcb {
 
     /// Text, or a FIN, ahead of a gap: "segments with higher beginning sequence numbers SHOULD be
     /// held for later processing" (SHLD-31), and an ACK for each at once (MAY-13, RFC 5681 s4.2).
+    #[inline(never)]
     fn text_ahead(
         &mut self,
         segment: &Segment,
@@ -145,6 +148,7 @@ impl Tcb {
     }
 
     /// RFC 2883 s4: numbers that arrived before are reported once; the ACK that does is owed.
+    #[inline(never)]
     pub(super) fn report_again(&mut self, range: Range, paths: &mut Paths) {
         if self.has(flag::SACK)
             && let Some(path) = paths.lend(self)
@@ -154,6 +158,7 @@ impl Tcb {
     }
 
     /// Step eight: "advance RCV.NXT over the FIN, and send an acknowledgment for the FIN".
+    #[inline(always)]
     fn fin_arrives(&mut self, env: &mut Env<'_>, arrival: &mut Arrival) {
         let (config, now) = (env.config, env.now);
         self.rcv_nxt = self.rcv_nxt.plus(1);

@@ -65,6 +65,7 @@ impl Tcb {
 
     /// Takes one round-trip measurement (RFC 6298 s2.2, s2.3), unless the timed segment was sent
     /// again (Karn, MUST-18: `TIMING` is off then).
+    #[inline(always)]
     pub(super) fn measure(&mut self, now: Instant) {
         if !self.has(flag::TIMING) || self.snd_una.before(self.rtt_seq) {
             return;

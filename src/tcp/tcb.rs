@@ -255,6 +255,7 @@ impl Tcb {
 
     /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3), the MSS among
     /// them (MUST-14) or its default (MUST-15).
+    #[inline]
     pub(super) fn learn_syn(&mut self, segment: &Segment, config: &Config) {
         let Options { mss, window_scale, sack_permitted, timestamps, sack: _, user_timeout: _ } =
             segment.options;

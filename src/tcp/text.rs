@@ -39,6 +39,7 @@ impl Piece {
 
 impl Tcb {
     /// The next text or FIN that the peer's window and ours allow.
+    #[inline(always)]
     pub(super) fn text(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         let asked = self.owed & (owed::PROBE | owed::TAIL);
         self.owed &= !(owed::PROBE | owed::TAIL);
@@ -74,6 +75,7 @@ impl Tcb {
 
     /// Where to go on: with what is lost, else with what is new. `None` if a flight would have to
     /// begin and can't.
+    #[inline(always)]
     fn stretch(&mut self, asked: u8, mss: u32, env: &mut Env<'_>) -> Option<Stretch> {
         let whole = Stretch { start: self.snd_nxt, numbers: u32::MAX, budget: u32::MAX };
         if env.paths.flight(self).is_none() {
@@ -135,6 +137,7 @@ impl Tcb {
     ///
     /// The peer's window may have shrunk: what is past its edge waits, new or not (s3.8.6, SHLD-15;
     /// its room is zero then and never less, MUST-34), what is inside goes again (SHLD-16).
+    #[inline(always)]
     fn piece(
         &mut self,
         stretch: &Stretch,
@@ -181,6 +184,7 @@ impl Tcb {
     }
 
     /// Accounts for a piece that goes out.
+    #[inline(always)]
     fn sent_text(&mut self, piece: &Piece, asked: u8, env: &mut Env<'_>) {
         let (config, now, now_us) = (env.config, env.now, micros(env.now));
         let &Piece { start, .. } = piece;

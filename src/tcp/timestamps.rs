@@ -44,6 +44,7 @@ impl Tcb {
     /// RFC 7323 s4.3 (2), s5.3 (R3): for the echo, and for PAWS, if the segment is the next in
     /// order. Only of a segment whose numbers both are acceptable: whoever guesses them could else
     /// have all that the peer sends taken for old.
+    #[inline]
     pub(super) fn remember_timestamp(&mut self, segment: &Segment) {
         // While an ACK is due, RCV.NXT is past Last.ACK.sent: the echo is to be of the first
         // segment that it acknowledges, so that the peer's measurement contains the delay.

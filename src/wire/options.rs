@@ -86,7 +86,7 @@ impl Options {
     }
 
     /// Reads a SYN's as Linux, and we, lay them out into what has none; false if these are not so.
-    #[inline]
+    #[inline(always)]
     fn read_syn(&mut self, bytes: &[u8]) -> bool {
         let &[
             MSS,
@@ -116,7 +116,7 @@ impl Options {
     }
 
     /// RFC 7323 appendix A: what nearly every segment has that has options at all.
-    #[inline]
+    #[inline(always)]
     fn only_timestamps(bytes: &[u8]) -> Option<(u32, u32)> {
         let (bytes, []) = bytes.as_chunks::<4>() else { return None };
         let [kinds, value, echo] = *<&[[u8; 4]; 3]>::try_from(bytes).ok()?;
@@ -128,7 +128,7 @@ impl Options {
 
     /// Reads the option bytes of a segment into what has none so far; answers the sum of their
     /// words. `None` as [`Options::parse`] has an error.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&mut self, bytes: &[u8]) -> Option<u64> {
         if bytes.is_empty() {
             return Some(0);
@@ -148,7 +148,7 @@ impl Options {
     }
 
     /// How the options are laid out.
-    #[inline]
+    #[inline(always)]
     pub(super) fn layout(&self) -> Layout {
         let Options { mss, window_scale, sack_permitted, timestamps, sack, user_timeout } = self;
         if !sack.is_empty() || user_timeout.is_some() {

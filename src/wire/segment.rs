@@ -126,6 +126,7 @@ pub fn parse(frame: &[u8], verify: Verify) -> Result<Packet, Malformed> {
 ///
 /// # Errors
 /// As [`parse`]; `packet` then means nothing.
+#[inline(always)]
 pub fn parse_into(frame: &[u8], verify: Verify, packet: &mut Packet) -> Result<(), Malformed> {
     if parse_plain(frame, verify, packet).is_none() {
         *packet = parse_any(frame, verify)?;
@@ -352,6 +353,7 @@ pub fn header_len(vlan: bool, family: Family, options: &Options) -> usize {
 ///
 /// # Panics
 /// If the lengths disagree, or the families of the addresses: a bug of the caller.
+#[inline(always)]
 pub fn emit(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip_id: u16, ttl: u8) {
     let (IpAddr::V4(src), IpAddr::V4(dst), None) = (segment.src, segment.dst, ethernet.vlan) else {
         return emit_any(frame, ethernet, segment, ip_id, ttl);
