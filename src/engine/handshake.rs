@@ -82,7 +82,7 @@ impl<A: App> Engine<A> {
     ///
     /// # Errors
     /// The frame, if there is no room to take it down.
-    #[inline]
+    #[inline(always)]
     fn note_syn(
         &mut self,
         now: Instant,
