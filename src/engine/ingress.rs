@@ -396,7 +396,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    #[cold]
+    /// [`Engine::withholds`] of what is worth a note.
+    #[inline(never)]
     fn withholds_noted(&mut self, now: Instant, note: Note, segment: &Segment, node: u32) -> bool {
         // Text and FIN have their ACK always: who lost the last one asks so. RST has none.
         let asks = segment.seq_len() > 0 && !segment.flags.has(Flags::SYN);

@@ -30,8 +30,6 @@ pub struct Neighbors {
     /// Where the next search for an entry to be replaced begins.
     hand: usize,
     index: HashTable<u16>,
-    /// The one that was looked up last: most tests have one or a few, and many connections to each.
-    recent: u16,
     /// Entries without an answer, in the order in which they were first asked for.
     asking: Vec<u16>,
 }
@@ -71,7 +69,6 @@ impl Neighbors {
             entries: Vec::with_capacity(NEIGHBORS_MAX),
             hand: 0,
             index: HashTable::with_capacity(NEIGHBORS_MAX),
-            recent: 0,
             asking: Vec::with_capacity(NEIGHBORS_MAX),
         }
     }
@@ -196,18 +193,9 @@ impl Neighbors {
     }
 
     /// The number of a next hop that has one.
-    #[inline]
-    pub fn known(&mut self, hop: Hop) -> Option<u16> {
-        match self.entries.get(usize::from(self.recent)) {
-            Some(recent) if recent.hop == hop => Some(self.recent),
-            Some(_) | None => self.look_up(hop),
-        }
-    }
-
-    fn look_up(&mut self, hop: Hop) -> Option<u16> {
+    pub fn known(&self, hop: Hop) -> Option<u16> {
         let found = |&n: &u16| self.entries[n as usize].hop == hop;
-        self.recent = *self.index.find(hash(&self.secret, hop), found)?;
-        Some(self.recent)
+        self.index.find(hash(&self.secret, hop), found).copied()
     }
 }
 

@@ -228,7 +228,6 @@ mod tests {
     }
 
     /// Files a connection that is opened.
-    #[inline]
     fn insert(table: &mut Table<u8>, port: u16, state: u8) -> Option<u32> {
         let slot = table.insert(&key(port), state)?;
         table.tcbs[slot as usize].open_active(Seq(7), Instant::ZERO);
