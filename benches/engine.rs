@@ -252,7 +252,7 @@ mod bottom {
                 in_flight: in_flight.min(CHURN_MAX) as u32,
             };
             Pair {
-                client: Floor::client(near, ours, config.clone()),
+                client: Floor::client(near, ours, config.clone(), None),
                 server: Floor::server(far, theirs, config),
                 now: Instant::ZERO,
             }

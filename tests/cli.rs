@@ -231,6 +231,25 @@ fn a_bench_beside_its_floor_tells_the_ratio() {
 }
 
 #[test]
+fn at_a_rate_the_floor_tells_how_long_a_handshake_must_take() {
+    let json = Scratch::new("floor-rate.json");
+    let args = ["bench", "--floor", "-r", "5k", "-d", "1s", "-q", "--json", json.path()];
+    let output = shakedown(&args);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("from due to SYN-ACK p50 "), "{text}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json.0).unwrap()).unwrap();
+    let of = |path: &str| report.pointer(path).and_then(Value::as_f64).expect(path);
+    for whose in ["engine", "floor"] {
+        let rate = of(&format!("/floor/{whose}/connections_per_second"));
+        assert!((4500.0..5500.0).contains(&rate), "{rate} of 5000");
+        let quantile = |name| of(&format!("/floor/{whose}/handshake_seconds/{name}"));
+        assert!(0.0 < quantile("p50") && quantile("p50") <= quantile("p99"), "{report:#}");
+    }
+    assert!(of("/floor/handshake_ratio/p50") > 0.0 && of("/floor/handshake_ratio/p99") > 0.0);
+}
+
+#[test]
 fn requests_are_answered_and_checked() {
     let report = bench(&["-n", "300", "--workload", "http", "--requests", "3"]);
     holds_together(&report, 300);

@@ -20,7 +20,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("app", "tcp flow stats time rng"),
     ("engine", "app tcp timer flow wire frame stats time rng sys"),
     ("device", "frame time rng sys"),
-    ("floor", "device wire frame time"),
+    ("floor", "device app stats wire frame time"),
     ("worker", "device engine app stats frame time"),
     ("sim", "worker device engine app tcp wire flow frame time rng stats"),
     ("control", "worker floor device engine app tcp timer flow wire frame stats time rng sys"),

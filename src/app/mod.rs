@@ -22,7 +22,7 @@ mod load;
 pub mod pattern;
 pub mod results;
 mod rr;
-mod schedule;
+pub mod schedule;
 pub mod server;
 pub mod stream;
 mod transfer;

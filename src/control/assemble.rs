@@ -5,6 +5,7 @@ use super::plan::{Drive, Service, Stack};
 use super::settings::{CloseName, DirectionName, WorkloadName};
 use super::value::{AppName, Ports};
 use crate::app::client::{self, Client, Close, Workload};
+use crate::app::schedule::Schedule;
 use crate::app::server::{self, Server};
 use crate::app::stream::ENDLESS;
 use crate::engine::{Config, Listener, Subnet};
@@ -96,6 +97,11 @@ pub fn ranges(
         shares: share.count,
         rss,
     }
+}
+
+/// When this worker's connections are due, at `rate` a second of all workers together.
+pub fn schedule(rate: f64, stack: &Stack, share: Share) -> Schedule {
+    Schedule::new(rate / f64::from(share.count), seed(stack, share))
 }
 
 /// This worker's part of the load.

@@ -3,7 +3,7 @@
 
 use super::bulk::Carried;
 use super::clock::Clock;
-use super::floor;
+use super::distance::Tally;
 use super::guard::Guard;
 use super::live::Live;
 use super::pin;
@@ -56,7 +56,7 @@ pub struct Found {
     /// A server on the kernel's sockets.
     pub kernel: Option<Carried>,
     /// An end of the stateless floor, or both.
-    pub floor: Option<floor::Tally>,
+    pub floor: Option<Tally>,
 }
 
 impl Found {

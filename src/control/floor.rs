@@ -7,8 +7,8 @@ use super::assemble::{self, Share};
 use super::bench::{Bench, Port, SPORT_DEFAULT};
 use super::clock::Clock;
 use super::crew::{Ending, Found, Member, Post};
+use super::distance::{Half, Outcome, Pace, Tally};
 use super::launch::{Run, Sides};
-use super::live::short;
 use super::output;
 use super::plan::{BenchPlan, Drive, Stack};
 use super::runner::Orders;
@@ -19,7 +19,6 @@ use crate::floor::{Config, Counted, Exchange, Floor, IN_FLIGHT_MAX};
 use crate::flow::FlowKey;
 use crate::time::{Instant, Span};
 use crate::wire::ethernet::Mac;
-use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -57,7 +56,6 @@ pub(super) fn suits(
     }
     match () {
         () if drive.count.is_some() => without("--count: say how long, -d 10s"),
-        () if drive.rate.is_some() => without("--rate: it goes as fast as it can"),
         () if drive.close != CloseName::Fin => without("--close rst"),
         () if stack.impair.is_some() => without("--impair-*: what is lost stays lost"),
         () if output.pcap.is_some() => without("--pcap"),
@@ -71,30 +69,10 @@ pub(super) fn suits(
 pub(super) struct Under {
     /// Of the whole run, and without MAC addresses.
     config: Config,
-    in_flight: u32,
+    plan: Arc<BenchPlan>,
     duration: Span,
     orders: Arc<Orders>,
     mtu: u16,
-}
-
-/// What one thread of the floor found. Rates are of the client's end, up to its stop.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
-    pace: Pace,
-    lost: u64,
-    /// Frames that were not answered, for whatever reason, at either end.
-    dropped: u64,
-}
-
-/// How much in how long.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    ran: Span,
-    connections: u64,
-    /// Sent and received by the client: each once on the link.
-    packets: u64,
-    /// That were at work, each for `ran`.
-    cores: u64,
 }
 
 impl Under {
@@ -103,7 +81,7 @@ impl Under {
     /// # Errors
     /// A request or a response takes more than a segment.
     pub fn new(bench: &Bench, duration: Span) -> Result<Under, Failure> {
-        let BenchPlan { stack, drive, service, .. } = &*bench.plan;
+        let BenchPlan { stack, service, .. } = &*bench.plan;
         let tcp = assemble::config(stack, Vec::new(), Mac::default(), bench.mtu()).tcp;
         let addresses = [stack.subnets[0].first, bench.plan.server_subnet().first];
         let mss = match addresses[0] {
@@ -142,8 +120,13 @@ impl Under {
             verify: stack.verify,
             in_flight: 0,
         };
-        let (in_flight, orders) = (drive.connections, Arc::clone(&bench.orders));
-        Ok(Under { config, in_flight, duration, orders, mtu: bench.mtu() })
+        Ok(Under {
+            config,
+            plan: Arc::clone(&bench.plan),
+            duration,
+            orders: Arc::clone(&bench.orders),
+            mtu: bench.mtu(),
+        })
     }
 
     /// Largest IP datagram in bytes.
@@ -159,12 +142,14 @@ impl Under {
         server: Port<S>,
         share: Share,
     ) -> (Driver<C>, Floor<S>) {
-        let in_flight = share.of(u64::from(self.in_flight)).max(1) as u32;
+        let BenchPlan { stack, drive, .. } = &*self.plan;
+        let in_flight = share.of(u64::from(drive.connections)).max(1) as u32;
         let in_flight = in_flight.min(IN_FLIGHT_MAX);
         let macs = [client.mac, server.mac];
         let config = Config { macs, in_flight, ..self.config.clone() };
         let server = Floor::server(server.device, server.pool, config.clone());
-        let end = Floor::client(client.device, client.pool, config);
+        let schedule = drive.rate.map(|rate| assemble::schedule(rate, stack, share));
+        let end = Floor::client(client.device, client.pool, config, schedule);
         let (duration, orders) = (self.duration, Arc::clone(&self.orders));
         (Driver { end, duration, orders, times: None, stopped: None }, server)
     }
@@ -245,7 +230,8 @@ impl<D: Device> Driver<D> {
         let packets = at_stop.rx_packets + at_stop.tx_packets;
         let pace = Pace { ran, connections: at_stop.finished, packets, cores: 1 };
         let counted = self.end.counted();
-        Tally { pace, lost: counted.lost, dropped: dropped(counted) }
+        let opened = self.end.opened().cloned();
+        Tally { pace, opened, lost: counted.lost, dropped: dropped(counted) }
     }
 }
 
@@ -295,7 +281,7 @@ pub(super) fn two_threads<C: Device + Send + 'static, S: Device + Send + 'static
             server.turn(clock.now());
         }
         let pace = Pace { cores: 1, ..Pace::default() };
-        let tally = Tally { pace, lost: 0, dropped: dropped(server.counted()) };
+        let tally = Tally { pace, dropped: dropped(server.counted()), ..Tally::default() };
         Ok(Found { floor: Some(tally), ..Found::default() })
     };
     vec![
@@ -321,12 +307,13 @@ pub(super) fn interleave(
     let drive = Drive { duration: Some(duration), ..plan.drive.clone() };
     let bench = Bench { plan: Arc::new(BenchPlan { drive, ..plan.clone() }), ..bench.clone() };
     let board = output::shows_live(output).then_some(&*bench.board);
-    let (mut all, mut outcome) = (Vec::new(), Outcome::default());
-    outcome.in_flight = under.in_flight;
+    let at_a_rate = plan.drive.rate.is_some();
+    let mut outcome = Outcome::new(plan.drive.connections, at_a_rate);
+    let mut all = Vec::new();
     let mut ending = Ending::Own;
     for _ in 0..SLICES {
         let (found, how) = run.watched(engine(&bench)?, board, None)?;
-        let ours = Pace::of_engine(&found);
+        let ours = Half::of_engine(&found, at_a_rate);
         Found::follow(&mut all, found);
         ending = how;
         if ending != Ending::Own {
@@ -337,126 +324,11 @@ pub(super) fn interleave(
         if ending != Ending::Own {
             break;
         }
-        let tallies: Vec<Tally> = found.iter().filter_map(|found| found.floor).collect();
-        outcome.slices.push((ours, Pace::of_floor(&tallies)));
-        outcome.lost += tallies.iter().map(|tally| tally.lost).sum::<u64>();
-        outcome.dropped += tallies.iter().map(|tally| tally.dropped).sum::<u64>();
+        outcome.add(ours, found.into_iter().filter_map(|found| found.floor));
     }
     let mut sides = Sides::merge(all, plan.drive.rate, ending);
-    sides.floor = (!outcome.slices.is_empty()).then_some(outcome);
+    sides.floor = (!outcome.is_empty()).then_some(outcome);
     Ok(sides)
-}
-
-impl Pace {
-    /// Of the engine's threads in one slice.
-    fn of_engine(found: &[Found]) -> Pace {
-        let mut pace = Pace { cores: found.len() as u64, ..Pace::default() };
-        for (client, _) in found.iter().filter_map(|found| found.client.as_ref()) {
-            pace.ran = pace.ran.max(client.ran);
-            pace.connections += client.counted.established;
-            pace.packets += client.counted.rx_frames + client.counted.tx_frames;
-        }
-        pace
-    }
-
-    /// Of the floor's threads in one slice.
-    fn of_floor(tallies: &[Tally]) -> Pace {
-        let mut pace = Pace::default();
-        for Tally { pace: part, .. } in tallies {
-            pace.ran = pace.ran.max(part.ran);
-            pace.connections += part.connections;
-            pace.packets += part.packets;
-            pace.cores += part.cores;
-        }
-        pace
-    }
-
-    fn connections_per_second(&self) -> f64 {
-        self.connections as f64 / self.ran.as_secs_f64().max(1e-9)
-    }
-
-    fn packets_per_second(&self) -> f64 {
-        self.packets as f64 / self.ran.as_secs_f64().max(1e-9)
-    }
-
-    /// Time of a core for a packet, sent at one end and received at the other.
-    fn packet_nanos(&self) -> f64 {
-        self.cores as f64 * self.ran.as_nanos() as f64 / self.packets.max(1) as f64
-    }
-}
-
-/// What came of a run with the floor between its slices.
-#[derive(Default)]
-pub(super) struct Outcome {
-    /// The engine's and the floor's.
-    slices: Vec<(Pace, Pace)>,
-    /// What was asked for, of all cores together.
-    in_flight: u32,
-    lost: u64,
-    dropped: u64,
-}
-
-impl Outcome {
-    /// For the report.
-    pub fn json(&self) -> Value {
-        let ratios: Vec<f64> = self.ratios().collect();
-        json!({
-            "slices": self.slices.len(),
-            "engine": Outcome::paces(self.slices.iter().map(|(ours, _)| ours)),
-            "floor": Outcome::paces(self.slices.iter().map(|(_, floor)| floor)),
-            "ratio": median(self.ratios()),
-            "ratio_by_slice": ratios,
-            "connections_lost_total": self.lost,
-            "frames_dropped_total": self.dropped,
-        })
-    }
-
-    /// For people.
-    pub fn note(&self) -> String {
-        let of = |pick: fn(&Pace) -> f64| median(self.slices.iter().map(|(_, floor)| pick(floor)));
-        let ours = median(self.slices.iter().map(|(ours, _)| ours.packet_nanos()));
-        let mut note = format!(
-            "the stateless floor on the same link: {} connections/s, {} packets/s, {:.0} ns of a core a packet; \
-             we reach {:.2} of it, with {ours:.0} ns (medians of {})",
-            short(of(Pace::connections_per_second)),
-            short(of(Pace::packets_per_second)),
-            of(Pace::packet_nanos),
-            median(self.ratios()),
-            self.slices.len(),
-        );
-        if self.in_flight > IN_FLIGHT_MAX {
-            note += &format!("; it had at most {IN_FLIGHT_MAX} connections under way a client");
-        }
-        if self.lost + self.dropped > 0 {
-            let (lost, dropped) = (self.lost, self.dropped);
-            note += &format!("; it lost {lost} connections and dropped {dropped} frames");
-        }
-        note
-    }
-
-    /// Connections a second by those of the floor's slice that followed.
-    fn ratios(&self) -> impl Iterator<Item = f64> + '_ {
-        let ratio = |(ours, floor): &(Pace, Pace)| {
-            ours.connections_per_second() / floor.connections_per_second().max(1e-9)
-        };
-        self.slices.iter().map(ratio)
-    }
-
-    fn paces<'a>(paces: impl Iterator<Item = &'a Pace> + Clone) -> Value {
-        let of = |pick: fn(&Pace) -> f64| median(paces.clone().map(pick));
-        json!({
-            "connections_per_second": of(Pace::connections_per_second),
-            "packets_per_second": of(Pace::packets_per_second),
-            "packet_nanoseconds": of(Pace::packet_nanos),
-        })
-    }
-}
-
-/// The middle one; of an even number, the higher of two.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -572,7 +444,6 @@ mod tests {
         assert!(refused(WorkloadName::Stream, &|_| {}).contains("--workload handshake"));
         assert!(refused(http, &|drive| drive.requests = 2).contains("--requests"));
         assert!(refused(bare, &|drive| drive.count = Some(1)).contains("--count"));
-        assert!(refused(bare, &|drive| drive.rate = Some(1.0)).contains("--rate"));
         assert!(refused(bare, &|drive| drive.close = CloseName::Rst).contains("--close rst"));
     }
 
@@ -582,27 +453,5 @@ mod tests {
         plan.service.response_size = 1400;
         let refused = Under::new(&bench(plan), Span::from_secs(1)).err().unwrap();
         assert!(refused.message().contains("one segment each"), "{}", refused.message());
-    }
-
-    #[test]
-    fn a_slice_is_compared_with_the_one_next_to_it() {
-        let pace = |connections| Pace {
-            ran: Span::from_secs(1),
-            connections,
-            packets: 6 * connections,
-            cores: 2,
-        };
-        let slices = vec![(pace(10), pace(20)), (pace(90), pace(100)), (pace(400), pace(500))];
-        let outcome = Outcome { slices, in_flight: 100, lost: 0, dropped: 0 };
-        let json = outcome.json();
-        assert_eq!(json["ratio"], 0.8);
-        assert_eq!(json["engine"]["connections_per_second"], 90.0);
-        assert_eq!(json["floor"]["packets_per_second"], 600.0);
-        assert!(outcome.note().contains("100 connections/s, 600 packets/s"), "{}", outcome.note());
-        assert!(outcome.note().contains("we reach 0.80 of it"), "{}", outcome.note());
-        let lossy = Outcome { in_flight: 1000, lost: 3, dropped: 4, ..outcome };
-        let note = lossy.note();
-        assert!(note.contains("lost 3 connections and dropped 4 frames"), "{note}");
-        assert!(note.contains("at most 192"), "{note}");
     }
 }

@@ -4,6 +4,7 @@ use super::bench::Bench;
 use super::bulk::Carried;
 use super::clock::Clock;
 use super::crew::{self, Ending, Found, Member, Watch};
+use super::distance::Outcome;
 use super::guard::Guard;
 use super::homing::Homing;
 use super::nic::{Build, Crew, Nic, Part};
@@ -104,7 +105,7 @@ pub(super) struct Sides {
     pub server: Option<Side>,
     pub kernel: Option<Carried>,
     /// The floor that was measured between the slices of the run.
-    pub floor: Option<floor::Outcome>,
+    pub floor: Option<Outcome>,
     pub ending: Ending,
 }
 

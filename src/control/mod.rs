@@ -9,6 +9,7 @@ mod bulk;
 pub mod clock;
 pub mod config;
 mod crew;
+mod distance;
 pub mod doctor;
 mod floor;
 mod guard;

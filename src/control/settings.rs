@@ -403,7 +403,8 @@ pub struct Rig {
     #[arg(long)]
     pub compare: Option<Rival>,
     /// Measure the same packets without TCP's state on the same link, in turns with the run, and
-    /// print the ratio; takes as long again
+    /// print the ratio: of the rates or, with --rate, of the times to the SYN-ACK; takes as long
+    /// again
     #[arg(long)]
     pub floor: bool,
     /// IP version between the two ends [default: 4]

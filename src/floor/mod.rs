@@ -4,7 +4,8 @@
 //! engine's code, every checksum verified, and remember nothing of it: each answer follows from the
 //! segment that it answers. There is no control block, no table, no timer and no application, so
 //! what the engine needs beyond this is what TCP costs. Nothing is sent again: who loses a frame
-//! here has lost a connection, and goes on with another.
+//! here has lost a connection, and goes on with another. At a rate the client keeps when each was
+//! due, and so tells what a round trip takes on this link.
 //!
 //! ```text
 //!        Bare                          Text
@@ -16,13 +17,18 @@
 //!   C -> S  ACK               S -> C   ACK
 //! ```
 
+mod launches;
+
+use crate::app::schedule::Schedule;
 use crate::device::Device;
 use crate::frame::{Burst, Frame, Pool};
+use crate::stats::histogram::Histogram;
 use crate::time::{Instant, Span};
 use crate::wire::ethernet::{Header, Mac};
 use crate::wire::options::Options;
 use crate::wire::segment::{self, Body, Packet, Segment, Verify};
 use crate::wire::tcp::Flags;
+use launches::Launches;
 use std::net::IpAddr;
 
 /// The most connections that a client has under way. Each is a frame or two in the rings, as there
@@ -118,20 +124,6 @@ enum Role {
     Server,
 }
 
-/// What a client knows of the connections under way: how many there are of the generation that
-/// began last, and of the one before. A generation is as old as [`PATIENCE`]; its number stands in
-/// the ISN, and so in what the server acknowledges.
-#[derive(Default)]
-struct Launches {
-    generation: u8,
-    young: u32,
-    old: u32,
-    /// Of all ever launched, wrapping.
-    number: u32,
-    port: u16,
-    stopped: bool,
-}
-
 const SYN_ACK: Flags = Flags::SYN.with(Flags::ACK);
 const FIN_ACK: Flags = Flags::FIN.with(Flags::ACK);
 const PSH_ACK: Flags = Flags::PSH.with(Flags::ACK);
@@ -141,14 +133,14 @@ const FIN_PSH_ACK: Flags = Flags::FIN.with(PSH_ACK);
 type Answer = (&'static [Flags], bool);
 
 impl<D: Device> Floor<D> {
-    /// The end that launches.
+    /// The end that launches: as fast as it can, or by a schedule.
     ///
     /// # Panics
     /// On a request of more than a segment, or more connections than [`IN_FLIGHT_MAX`].
-    pub fn client(dev: D, pool: Pool, config: Config) -> Floor<D> {
+    pub fn client(dev: D, pool: Pool, config: Config, schedule: Option<Schedule>) -> Floor<D> {
         assert!(config.in_flight <= IN_FLIGHT_MAX);
-        assert!(config.first_port <= config.last_port);
-        let launches = Launches { port: config.first_port, ..Launches::default() };
+        let ports = (config.first_port, config.last_port);
+        let launches = Launches::new(ports, config.in_flight, schedule);
         Floor::new(dev, pool, config, Role::Client(launches))
     }
 
@@ -196,15 +188,23 @@ impl<D: Device> Floor<D> {
     /// Launches nothing more.
     pub fn stop(&mut self) {
         if let Role::Client(launches) = &mut self.role {
-            launches.stopped = true;
+            launches.stop();
         }
     }
 
     /// Connections launched, and neither finished nor given up.
     pub fn in_flight(&self) -> u32 {
         match &self.role {
-            Role::Client(Launches { young, old, .. }) => young + old,
+            Role::Client(launches) => launches.under_way(),
             Role::Server => 0,
+        }
+    }
+
+    /// What it took a client from when a connection was due to its SYN-ACK, if it has a schedule.
+    pub fn opened(&self) -> Option<&Histogram> {
+        match &self.role {
+            Role::Client(launches) => launches.opened(),
+            Role::Server => None,
         }
     }
 
@@ -263,7 +263,7 @@ impl<D: Device> Floor<D> {
             self.counted.strangers += 1;
             return Some(frame);
         };
-        if !self.account(segment, finished) {
+        if !self.account(now, segment, finished) {
             self.counted.late += 1;
             return Some(frame);
         }
@@ -317,29 +317,18 @@ impl<D: Device> Floor<D> {
     }
 
     /// Counts a segment of the exchange; false if it belongs to a connection that was given up.
-    fn account(&mut self, segment: &Segment, finished: bool) -> bool {
+    fn account(&mut self, now: Instant, segment: &Segment, finished: bool) -> bool {
         let Role::Client(launches) = &mut self.role else { return true };
-        // What the server acknowledges is at most `1 << SEQS_BITS` past the ISN.
-        let count = match launches.generation.wrapping_sub((segment.ack >> 24) as u8) {
-            0 => &mut launches.young,
-            1 => &mut launches.old,
-            _ => return false,
-        };
-        if finished {
-            // A frame that came twice must not count below zero.
-            *count = count.saturating_sub(1);
-            self.counted.finished += 1;
-        }
-        true
+        let known = launches.heard(now, segment, segment.flags == SYN_ACK, finished);
+        self.counted.finished += u64::from(known && finished);
+        known
     }
 
     /// Gives up what is two generations old, and what has waited in `rx` for a whole one.
     fn next_generation(&mut self, now: Instant) {
         self.over_at = now + PATIENCE;
         if let Role::Client(launches) = &mut self.role {
-            self.counted.lost += u64::from(launches.old);
-            (launches.old, launches.young) = (launches.young, 0);
-            launches.generation = launches.generation.wrapping_add(1);
+            self.counted.lost += u64::from(launches.next_generation());
         }
         if !self.progressed {
             let count = self.rx.len();
@@ -351,19 +340,17 @@ impl<D: Device> Floor<D> {
         self.progressed = false;
     }
 
-    /// Sends SYNs until as many connections are under way as there are to be.
+    /// Sends the SYNs that are due.
     fn launch(&mut self, now: Instant) {
         while let Role::Client(launches) = &mut self.role {
-            let under_way = launches.young + launches.old;
-            let full = launches.stopped || under_way >= self.config.in_flight;
-            if full || self.tx.room() == 0 {
+            if self.tx.room() == 0 || !launches.is_due(now) {
                 return;
             }
             let Some(mut frame) = self.pool.take() else {
                 self.counted.no_frame += 1;
                 return;
             };
-            let (port, seq) = launches.next(&self.config);
+            let (port, seq) = launches.next(now);
             self.counted.launched += 1;
             let segment = Segment {
                 src: self.config.addresses[0],
@@ -466,18 +453,6 @@ impl<D> Drop for Floor<D> {
     }
 }
 
-impl Launches {
-    /// Port and ISN of the next connection, which is under way from now on.
-    fn next(&mut self, config: &Config) -> (u16, u32) {
-        let port = self.port;
-        self.port = if port == config.last_port { config.first_port } else { port + 1 };
-        self.number = self.number.wrapping_add(1);
-        self.young += 1;
-        let place = (self.number << SEQS_BITS) & 0x00ff_ffff;
-        (port, u32::from(self.generation) << 24 | place)
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -550,12 +525,16 @@ pub(crate) mod tests {
 
     impl Pair {
         fn new(config: Config) -> Pair {
+            Pair::paced(config, None)
+        }
+
+        fn paced(config: Config, schedule: Option<Schedule>) -> Pair {
             let (ours, theirs) = Pool::pair(512).unwrap();
             let (near, far) = link::pair(ours.umem(), 256);
             let seen = Seen::default();
             let tap = |dev| Tap { dev, seen: Rc::clone(&seen) };
             Pair {
-                client: Floor::client(tap(near), ours, config.clone()),
+                client: Floor::client(tap(near), ours, config.clone(), schedule),
                 server: Floor::server(tap(far), theirs, config),
                 seen,
                 now: Instant::ZERO,
@@ -695,6 +674,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn at_a_rate_each_is_launched_when_due_and_its_round_trip_counted_from_then() {
+        let rate = 50_000.0;
+        let mut pair = Pair::paced(config(Exchange::Bare, 8), Some(Schedule::new(rate, 7)));
+        pair.turns(1000);
+        let in_time = pair.client.opened().expect("it has a schedule").summary();
+        assert!(in_time.count.abs_diff(500) <= 2, "10 ms at 50,000 a second: {in_time:?}");
+        // Due up to a turn before its launch, and answered in the turn after that.
+        assert!(
+            (TURN..TURN.times(2) + Span::from_nanos(100)).contains(&in_time.p50),
+            "{in_time:?}"
+        );
+        assert!(in_time.max <= TURN.times(2) + Span::from_nanos(100), "{in_time:?}");
+        // Twenty came due while the client was away: the wait of each counts.
+        pair.now += TURN.times(40);
+        pair.turns(200);
+        let behind = pair.client.opened().expect("as before").summary();
+        assert!(behind.count.abs_diff(620) <= 3, "{behind:?}");
+        assert!(behind.max > TURN.times(38), "{behind:?}");
+        let beyond = pair.client.counted().launched - behind.count;
+        assert!(beyond <= 1 && pair.client.counted().lost == 0, "none is forgotten");
+    }
+
+    #[test]
     fn the_malformed_and_strangers_are_counted_and_not_answered() {
         let mut pair = Pair::new(config(Exchange::Bare, 1));
         pair.turns(30);
@@ -732,10 +734,8 @@ pub(crate) mod tests {
     #[test]
     fn what_is_lost_is_given_up_and_made_up_for_and_what_comes_late_is_dropped() {
         let mut pair = Pair::new(config(Exchange::Bare, 8));
-        // The first generation ends with the first turn: launch in the second.
-        pair.client.config.in_flight = 0;
-        pair.turns(1);
-        pair.client.config.in_flight = 8;
+        // The first generation does not end with the first turn.
+        pair.client.over_at = Instant::ZERO + PATIENCE;
         pair.turns(1);
         let is_answer = |frame: &&Vec<u8>| segment_of(frame).0.flags == SYN_ACK;
         let late = pair.seen.borrow().iter().find(is_answer).cloned();
@@ -775,7 +775,8 @@ pub(crate) mod tests {
             pair.client.launch(pair.now);
             pair.client.dev.tx(pair.now, &mut pair.client.pool, &mut pair.client.tx);
             if let Role::Client(launches) = &mut pair.client.role {
-                launches.young = 0;
+                launches.next_generation();
+                launches.next_generation();
             }
             pair.server.turn(pair.now);
             assert_eq!(pair.server.frames(), 512);
