@@ -12,6 +12,8 @@ const HEADERS_BYTES: u16 = 34;
 /// An endpoint whose SYN or FIN found no answer and that was silent for so long may have given up
 /// without a word.
 const SILENCE: Span = Span::from_secs(1);
+/// How often the clock moves that ISNs come from (RFC 9293 s3.4.1, SHLD-1).
+const ISN_TICK: Span = Span::from_micros(4);
 /// `Err` names the law that is broken.
 pub(super) type Verdict = Result<(), String>;
 
@@ -60,9 +62,18 @@ pub(super) struct Endpoint {
 
 #[derive(Clone, Copy)]
 pub(super) struct Syn {
+    /// For the first time.
+    pub sent: Instant,
     pub isn: u32,
     pub family: Family,
     pub options: Options,
+}
+
+impl Syn {
+    /// Whether `sent`, with the same number, may open another connection.
+    pub fn may_be_another(&self, sent: &Segment, now: Instant) -> bool {
+        self.isn == sent.seq && now.since(self.sent) < ISN_TICK
+    }
 }
 
 impl Endpoint {

@@ -221,6 +221,8 @@ impl Flow {
             Some(syn) if haunted && syn.isn == sent.seq => {}
             Some(_) if haunted && answers => {}
             Some(_) if haunted => self.begin(side),
+            // Who was reset and opens again before the clock of ISNs has moved has the same one.
+            Some(syn) if us.over && !answers && syn.may_be_another(sent, now) => self.begin(side),
             Some(syn) if syn.isn == sent.seq => {
                 // In simultaneous open, a SYN-ACK leaves out what the other SYN did not offer.
                 let other = them.syn.filter(|_| answers).map(|syn| syn.options);
@@ -247,7 +249,7 @@ impl Flow {
         let (us, them) = self.ends(side);
         if us.syn.is_none() {
             let Segment { seq: isn, options, .. } = *sent;
-            us.syn = Some(Syn { isn, options, family: sent.family() });
+            us.syn = Some(Syn { isn, options, family: sent.family(), sent: now });
             us.top = 1;
         }
         us.last_sent = now;
@@ -859,6 +861,20 @@ pub(super) mod tests {
         wire.pass(Side::A, R | ACK, 1, 1, b"");
         wire.pass(Side::B, ACK, 1, 1, b"x");
         wire.breaks("its connection is over");
+    }
+
+    #[test]
+    fn whoever_hears_a_reset_may_open_again_with_the_same_number_in_the_same_tick() {
+        let reset = |age| {
+            let mut wire = Wire::established();
+            wire.pass(Side::B, R | ACK, 1, 1, b"");
+            wire.now += age;
+            wire.pass(Side::A, S, 0, 0, b"");
+            wire.pass(Side::B, S | ACK, 0, 1, b"");
+            wire
+        };
+        reset(Span::from_micros(3)).is_legal();
+        reset(Span::from_micros(4)).breaks("its SYN is known to be acknowledged");
     }
 
     #[test]
