@@ -2,9 +2,9 @@
 # Shakedown beside its peers, in one run on the same kind of veth pair, so that a speed is a ratio and not a boast.
 #   scripts/peers.sh [--rounds N] [--seconds N]        5 interleaved rounds of 2 s each unless said otherwise
 #
-# Always: Shakedown at both ends, and the kernel's sockets by epoll at both ends of that very veth. Besides, whichever is
-# on PATH: wrk and ab, each against our server and against nginx, a new connection for each request. What is absent is
-# said to be. All of it runs in network namespaces that this script makes and takes away. Run as root.
+# Always: Shakedown at both ends, and the kernel's sockets at both ends of that very veth, by epoll and by io_uring.
+# Besides, whichever is on PATH: wrk and ab, each against our server and against nginx, a new connection for each request.
+# What is absent is said to be. All of it runs in network namespaces that this script makes and takes away. Run as root.
 #
 # "ratio" is Shakedown at both ends to the peer in the same round: the median of the rounds, and their range.
 set -euo pipefail
@@ -130,16 +130,26 @@ row() {
 
 # Both ends ours, then both the kernel's, on one veth. Leaves our rate in `both_ours`.
 both_ends() {
-    local workload=$1 figures
-    local -a arguments=(bench --link veth --compare kernel --workload "$workload" -d "${seconds}s")
+    local workload=$1 figures rival rate
+    local -a arguments=(bench --link veth --compare "$rivals" --workload "$workload" -d "${seconds}s")
     report "$scratch/report" "${arguments[@]}"
     figures=$(python3 -c '
 import json, sys
 report = json.load(open(sys.argv[1]))
-print(report["client"]["handshakes_per_second"], report["comparison"]["handshakes_per_second"])' "$scratch/report")
-    both_ours=${figures% *}
-    row "shakedown, both ends" "$workload, FIN" "$both_ours" "$both_ours" "shakedown ${arguments[*]}"
-    row "kernel by epoll, both ends" "$workload, FIN" "${figures#* }" "$both_ours" "the same run"
+print("ours", report["client"]["handshakes_per_second"])
+compared = report["comparison"]
+for rival in compared if isinstance(compared, list) else [compared]:
+    print(rival["rival"], rival["handshakes_per_second"])' "$scratch/report")
+    while read -r rival rate; do
+        case $rival in
+            ours)
+                both_ours=$rate
+                row "shakedown, both ends" "$workload, FIN" "$rate" "$rate" "shakedown ${arguments[*]}"
+                ;;
+            kernel) row "kernel by epoll, both ends" "$workload, FIN" "$rate" "$both_ours" "the same run" ;;
+            io-uring) row "kernel by io_uring, both ends" "$workload, FIN" "$rate" "$both_ours" "the same run" ;;
+        esac
+    done <<<"$figures"
 }
 
 # drive TOOL SERVER-NAME ADDRESS: one HTTP client of the kernel's, a connection for each request.
@@ -173,10 +183,10 @@ for line in open(path):
     rows.setdefault((peer, exchange), []).append((float(rate), float(ours)))
     commands[peer, exchange] = command
 print(f"{rounds} interleaved rounds of {seconds} s; connections/s: median [min..max]; ratio: shakedown at both ends to it\n")
-print(f"{'peer':28} {'exchange':15} {'connections/s':>32}  ratio")
+print(f"{'peer':30} {'exchange':15} {'connections/s':>32}  ratio")
 for (peer, exchange), found in rows.items():
     rates, ratios = [rate for rate, _ in found], [ours / rate for rate, ours in found if rate > 0]
-    print(f"{peer:28} {exchange:15} {statistics.median(rates):>12.0f} [{min(rates):>8.0f}..{max(rates):>8.0f}]  "
+    print(f"{peer:30} {exchange:15} {statistics.median(rates):>12.0f} [{min(rates):>8.0f}..{max(rates):>8.0f}]  "
           + (f"{statistics.median(ratios):.2f} [{min(ratios):.2f}..{max(ratios):.2f}]" if ratios else "none done"))
 print()
 for (peer, exchange), command in commands.items():
@@ -185,6 +195,11 @@ PYTHON
     [ ! -s "$scratch/notes" ] || sort "$scratch/notes" | uniq -c
 }
 
+rivals=kernel,io-uring
+if [ "$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 2)" != 0 ]; then
+    echo "io_uring: left out (sysctl kernel.io_uring_disabled is not 0, or the kernel is older than 6.6)"
+    rivals=kernel
+fi
 for peer in wrk ab nginx; do
     command -v "$peer" >/dev/null || echo "$peer: absent (not on PATH)"
 done

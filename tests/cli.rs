@@ -75,6 +75,9 @@ fn a_wrong_command_line_is_exit_code_2() {
     expect(&["bench", "--threads", "3"], 2, "--threads 1 or an even number");
     expect(&["bench", "--threads", "4", "--floor"], 2, "--threads 1 or 2");
     expect(&["bench", "--compare", "kernel"], 2, "--link veth");
+    let beside = ["bench", "--link", "veth", "--compare", "kernel,io-uring"];
+    expect(&[&beside[..], &["--workload", "stream"]].concat(), 2, "io-uring knows no streams");
+    expect(&[&beside[..], &["--close", "rst"]].concat(), 2, "without --close rst");
     expect(&["bench", "--floor", "-n", "10"], 2, "without --count");
     expect(&["frobnicate"], 2, "frobnicate");
 }

@@ -14,7 +14,7 @@ use super::report::Side;
 use super::rival;
 use super::runner::{Milestones, Orders};
 use super::sandbox::Sandbox;
-use super::settings::{LinkName, Output, PeerName, Rival, WorkloadName};
+use super::settings::{LinkName, Output, PeerName, WorkloadName};
 use super::signals::Signals;
 use super::veth::{Pair, Stage};
 use super::{Failure, assemble, bulk, floor, memory, output, pin, summary};
@@ -360,7 +360,7 @@ fn bench_veth(
     let sides = run.measured(&bench, members, under)?;
     drop(stage);
     let mut comparison = Comparison::default();
-    if let (Some(Rival::Kernel), Ending::Own) = (plan.compare, &sides.ending) {
+    if !plan.compare.is_empty() && sides.ending == Ending::Own {
         say(&plan.output, "the kernel's own sockets on the same veth");
         comparison = compare(plan, run, &pair, &sides, cores)?;
     }
@@ -384,11 +384,17 @@ fn compare(
     let client = sides.client.as_ref().ok_or_else(|| sides.nothing())?;
     let duration = plan.drive.duration.unwrap_or(RIVAL_DURATION);
     if plan.drive.workload != WorkloadName::Stream {
-        let outcome = rival::measure(pair, plan, cores, duration, &run.clock, &run.signals);
-        let outcome = outcome.map_err(|error| Failure::Run(error.to_string()))?;
         let ours = client.handshakes_per_second();
-        let notes = vec![summary::comparison(ours, outcome.per_second())];
-        return Ok(Comparison { json: outcome.json(ours), notes });
+        let (mut found, mut notes) = (Vec::new(), Vec::new());
+        for &rival in &plan.compare {
+            let outcome =
+                rival::measure(rival, pair, plan, cores, duration, &run.clock, &run.signals);
+            let outcome = outcome.map_err(|error| Failure::Run(error.to_string()))?;
+            found.push(outcome.json(ours));
+            notes.push(outcome.note(ours));
+        }
+        let json = if let [_] = *found { found.remove(0) } else { found.into() };
+        return Ok(Comparison { json, notes });
     }
     let outcomes = bulk::measure(pair, plan, cores, &run.clock, &run.signals)?;
     Ok(Comparison {

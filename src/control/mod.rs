@@ -24,6 +24,7 @@ mod pin;
 pub mod plan;
 mod report;
 mod rival;
+mod rival_ring;
 mod runner;
 mod sandbox;
 pub mod settings;

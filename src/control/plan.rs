@@ -8,6 +8,7 @@ pub mod links;
 
 use super::address;
 use super::floor;
+use super::rival_ring;
 use super::settings::{
     Aim, CloseName, DirectionName, Impair, LinkName, Load, Mode, Network, Output, PeerName, Rig,
     Rival, Run, Serve, Tcp, WorkloadName,
@@ -129,7 +130,7 @@ pub struct BenchPlan {
     pub link: LinkName,
     pub threads: Option<u32>,
     pub peer: PeerName,
-    pub compare: Option<Rival>,
+    pub compare: Vec<Rival>,
     /// Measure the stateless floor under it as well.
     pub floor: bool,
     pub stack: Stack,
@@ -193,14 +194,14 @@ impl BenchPlan {
     ) -> Result<BenchPlan, String> {
         let Rig { link, threads, peer, compare, floor, family } = rig;
         let (link, peer) = (link.unwrap_or_default(), peer.unwrap_or_default());
-        match (link, threads, compare) {
+        match (link, threads, compare.is_empty()) {
             (LinkName::Memory, Some(odd @ 3..), _) if odd % 2 == 1 => {
                 return Err("--link memory has two ends: --threads 1 or an even number".into());
             }
             (LinkName::Memory, Some(3..), _) if floor => {
                 return Err("--floor in memory has two ends: --threads 1 or 2".to_string());
             }
-            (LinkName::Memory, _, Some(_)) => {
+            (LinkName::Memory, _, false) => {
                 return Err("--compare needs --link veth: the kernel has no other".to_string());
             }
             (LinkName::Memory, ..) if peer == PeerName::Kernel => {
@@ -226,6 +227,7 @@ impl BenchPlan {
         let keepalive = run.keepalive;
         let stack = stack(network, run, tcp, impair, BENCH_MSL)?;
         let mut drive = drive(aim, load, stack.connections_max)?;
+        rival_ring::suits(&compare, &drive)?;
         if floor {
             floor::suits(&drive, &stack, peer, &output)?;
         }

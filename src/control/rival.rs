@@ -1,11 +1,13 @@
-//! The kernel's TCP doing what the bench did, on the same veth: a client and a server on epoll for
-//! each core, both pinned to it. The best placement that was found; the client's connections are
-//! the kernel's, its port choice too.
+//! The kernel's TCP doing what the bench did, on the same veth: a client and a server for each
+//! core, both pinned to it, on epoll or io_uring. The best placement that was found; the client's
+//! connections are the kernel's, its port choice too.
 
 use super::clock::Clock;
+use super::live::short;
 use super::pin;
 use super::plan::BenchPlan;
-use super::settings::{CloseName, WorkloadName};
+use super::rival_ring;
+use super::settings::{CloseName, Rival, WorkloadName};
 use super::signals::Signals;
 use super::veth::{Pair, kernel_server};
 use crate::sys::epoll::{Epoll, Interest, connect, listen, reset_on_close};
@@ -19,16 +21,17 @@ use std::thread;
 
 /// Sockets a thread holds at a time: the measured best is at 64 to 256, and file descriptors are
 /// limited.
-const SOCKETS_MAX: u32 = 256;
+pub(super) const SOCKETS_MAX: u32 = 256;
 
-/// The longest that one thread may wait in epoll before it looks whether to stop.
-const WAIT_MS: i32 = 20;
+/// The longest that one thread may wait for events before it looks whether to stop.
+pub(super) const WAIT_MS: i32 = 20;
 
 /// The listener's token; connections are named by their place.
 const LISTENER: u64 = u64::MAX;
 
 /// What the kernel's sockets did.
 pub(super) struct Outcome {
+    pub rival: Rival,
     pub connections: u64,
     pub ran: Span,
 }
@@ -38,10 +41,31 @@ impl Outcome {
         self.connections as f64 / self.ran.as_secs_f64().max(1e-9)
     }
 
+    /// As it is asked for.
+    fn name(&self) -> &'static str {
+        match self.rival {
+            Rival::Kernel => "kernel",
+            Rival::IoUring => "io-uring",
+        }
+    }
+
+    /// For people; `ours` is our rate on the same veth.
+    pub fn note(&self, ours: f64) -> String {
+        let by = match self.rival {
+            Rival::Kernel => "",
+            Rival::IoUring => " by io_uring",
+        };
+        format!(
+            "the kernel's own sockets{by} on the same veth: {} connections/s; we did {:.1} times as many",
+            short(self.per_second()),
+            ours / self.per_second().max(1e-9)
+        )
+    }
+
     /// For the report; `ours` is our rate on the same veth.
     pub fn json(&self, ours: f64) -> Value {
         json!({
-            "rival": "kernel",
+            "rival": self.name(),
             "connections_total": self.connections,
             "duration_seconds": self.ran.as_secs_f64(),
             "handshakes_per_second": self.per_second(),
@@ -52,9 +76,56 @@ impl Outcome {
 
 /// What goes over each connection, in bytes; none for a bare handshake.
 #[derive(Clone, Copy)]
-struct Exchange {
-    request: usize,
-    response: usize,
+pub(super) struct Exchange {
+    pub request: usize,
+    pub response: usize,
+}
+
+/// What each client and each server does.
+struct Course {
+    rival: Rival,
+    remote: SocketAddr,
+    /// Of a client, at a time.
+    sockets: u32,
+    exchange: Option<Exchange>,
+    /// Clients close by RST.
+    reset: bool,
+}
+
+impl Course {
+    fn of(rival: Rival, plan: &BenchPlan, cores: &[u32]) -> Course {
+        let BenchPlan { drive, service, .. } = plan;
+        let exchange = match drive.workload {
+            WorkloadName::Handshake | WorkloadName::Hold | WorkloadName::Stream => None,
+            WorkloadName::Http | WorkloadName::Rr => Some(Exchange {
+                request: drive.request_size.min(1460) as usize,
+                response: service.response_size.min(1 << 16) as usize,
+            }),
+        };
+        let address = kernel_server(plan.server_subnet().first);
+        Course {
+            rival,
+            remote: SocketAddr::new(address, service.listener.port),
+            sockets: (drive.connections / cores.len() as u32).clamp(1, SOCKETS_MAX),
+            exchange,
+            reset: drive.close == CloseName::Rst,
+        }
+    }
+
+    fn drive(&self, stop: &AtomicBool) -> io::Result<u64> {
+        let &Course { rival, remote, sockets, exchange, reset } = self;
+        match rival {
+            Rival::Kernel => drive(remote, sockets, exchange, reset, stop),
+            Rival::IoUring => rival_ring::drive(remote, sockets, exchange, stop),
+        }
+    }
+
+    fn serve(&self, listener: TcpListener, stop: &AtomicBool) -> io::Result<u64> {
+        match self.rival {
+            Rival::Kernel => serve(&listener, self.exchange, stop),
+            Rival::IoUring => rival_ring::serve(listener, self.exchange, stop),
+        }
+    }
 }
 
 /// Runs clients in the pair's first namespace against servers in its second, a pair of threads on
@@ -63,6 +134,7 @@ struct Exchange {
 /// # Errors
 /// The kernel's.
 pub(super) fn measure(
+    rival: Rival,
     pair: &Pair,
     plan: &BenchPlan,
     cores: &[u32],
@@ -73,19 +145,9 @@ pub(super) fn measure(
     for end in 0..2 {
         pair.inside(end, loosen)?;
     }
-    let exchange = match plan.drive.workload {
-        WorkloadName::Handshake | WorkloadName::Hold | WorkloadName::Stream => None,
-        WorkloadName::Http | WorkloadName::Rr => Some(Exchange {
-            request: plan.drive.request_size.min(1460) as usize,
-            response: plan.service.response_size.min(1 << 16) as usize,
-        }),
-    };
-    let remote =
-        SocketAddr::new(kernel_server(plan.server_subnet().first), plan.service.listener.port);
-    let (stop, stop_servers) = (AtomicBool::new(false), AtomicBool::new(false));
+    let course = &Course::of(rival, plan, cores);
+    let (stop, stop_servers) = (&AtomicBool::new(false), &AtomicBool::new(false));
     let [here, there] = pair.namespaces();
-    let sockets = (plan.drive.connections / cores.len() as u32).clamp(1, SOCKETS_MAX);
-    let reset = plan.drive.close == CloseName::Rst;
     let inside = |namespace: &Namespace, core: u32| {
         namespace.enter()?;
         pin::to(core).map_err(io::Error::other)
@@ -95,25 +157,21 @@ pub(super) fn measure(
             .iter()
             .map(|&core| {
                 // Listening before the first client connects, or that would be refused.
-                let listener = pair.inside(1, || listen(remote))?;
-                let stop = &stop_servers;
+                let listener = pair.inside(1, || listen(course.remote))?;
                 Ok(scope.spawn(move || {
                     inside(there, core)?;
-                    serve(&listener, exchange, stop)
+                    course.serve(listener, stop_servers)
                 }))
             })
             .collect::<io::Result<_>>()?;
         let started = clock.now();
-        let clients: Vec<_> = cores
-            .iter()
-            .map(|&core| {
-                let stop = &stop;
-                scope.spawn(move || {
-                    inside(here, core)?;
-                    drive(remote, sockets, exchange, reset, stop)
-                })
+        let client = |&core| {
+            scope.spawn(move || {
+                inside(here, core)?;
+                course.drive(stop)
             })
-            .collect();
+        };
+        let clients: Vec<_> = cores.iter().map(client).collect();
         while clock.now().since(started) < duration && !signals.came() {
             thread::sleep(std::time::Duration::from_millis(5));
         }
@@ -128,7 +186,7 @@ pub(super) fn measure(
             joined(server.join())?;
         }
         let connections = counts.into_iter().sum::<io::Result<u64>>()?;
-        Ok(Outcome { connections, ran })
+        Ok(Outcome { rival, connections, ran })
     })
 }
 

@@ -399,9 +399,10 @@ pub struct Rig {
     /// Who serves: our stack, or on a veth the kernel's own sockets [default: ours]
     #[arg(long)]
     pub peer: Option<PeerName>,
-    /// On a veth, measure something else on the same veth in the same run, and print the ratio
-    #[arg(long)]
-    pub compare: Option<Rival>,
+    /// On a veth, measure something else on the same veth in the same run, and print the ratio;
+    /// repeat it for several
+    #[arg(long, value_delimiter = ',')]
+    pub compare: Vec<Rival>,
     /// Measure the same packets without TCP's state on the same link, in turns with the run, and
     /// print the ratio: of the rates or, with --rate, of the times to the SYN-ACK; takes as long
     /// again
@@ -445,6 +446,8 @@ pub enum PeerName {
 /// What a bench compares itself with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Rival {
-    /// The kernel's TCP: a client and a server on epoll.
+    /// The kernel's TCP: a client and a server on epoll
     Kernel,
+    /// The kernel's TCP: a client and a server on io_uring
+    IoUring,
 }

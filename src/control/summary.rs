@@ -290,15 +290,6 @@ pub fn server_verdict(server: &Side) -> String {
     format!("ok: {opened} connections accepted, {} closed, {failed} failed", server.closed())
 }
 
-/// How a rival on the same link did.
-pub fn comparison(ours: f64, kernel: f64) -> String {
-    format!(
-        "the kernel's own sockets on the same veth: {} connections/s; we did {:.1} times as many",
-        short(kernel),
-        ours / kernel.max(1e-9)
-    )
-}
-
 /// A length of time that a report gives next to a setting.
 pub fn time_wait(msl: Span) -> String {
     match msl {

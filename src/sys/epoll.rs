@@ -162,7 +162,7 @@ fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
 
 /// The address as the kernel takes it, in room for either family, and its length in bytes. An IPv4
 /// address is a prefix of that room: both families begin with the family and the port.
-fn sockaddr(address: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
+pub(super) fn sockaddr(address: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
     // SAFETY: integers; zero is valid for each.
     let mut raw: libc::sockaddr_in6 = unsafe { zeroed() };
     raw.sin6_port = address.port().to_be();

@@ -17,6 +17,7 @@ mod ring;
 pub mod sandbox;
 pub mod socket;
 pub mod umem;
+pub mod uring;
 
 use std::io;
 use std::mem::MaybeUninit;
