@@ -32,6 +32,11 @@ impl Share {
         let (index, count) = (u64::from(self.index), u64::from(self.count));
         total / count + u64::from(index < total % count)
     }
+
+    /// As much of `rate` as every other worker has.
+    pub fn of_rate(self, rate: f64) -> f64 {
+        rate / f64::from(self.count)
+    }
 }
 
 /// The engine's configuration but for whom it listens or connects to.
@@ -101,7 +106,7 @@ pub fn ranges(
 
 /// When this worker's connections are due, at `rate` a second of all workers together.
 pub fn schedule(rate: f64, stack: &Stack, share: Share) -> Schedule {
-    Schedule::new(rate / f64::from(share.count), seed(stack, share))
+    Schedule::new(share.of_rate(rate), seed(stack, share))
 }
 
 /// This worker's part of the load.
@@ -126,7 +131,7 @@ pub fn client(drive: &Drive, stack: &Stack, share: Share) -> Client {
         }
     };
     let load = client::Load {
-        rate_per_second: drive.rate.map(|rate| rate / f64::from(share.count)),
+        rate_per_second: drive.rate.map(|rate| share.of_rate(rate)),
         // At least one: a client without a connection has nothing to do.
         connections: (share.of(u64::from(drive.connections)) as u32).max(1),
         held: share.of(u64::from(drive.held)) as u32,

@@ -34,22 +34,20 @@ pub(super) struct Pace {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Half {
     pub pace: Pace,
-    /// From when a connection was due to its SYN-ACK; nothing where none is due at any time.
+    /// At a rate, from when a connection was due to its SYN-ACK.
     pub opened: Summary,
 }
 
 impl Half {
-    /// Of the engine's threads, whose connections were due at a rate or not.
-    pub fn of_engine(found: &[Found], at_a_rate: bool) -> Half {
+    /// Of the engine's threads.
+    pub fn of_engine(found: &[Found]) -> Half {
         let mut pace = Pace { cores: found.len() as u64, ..Pace::default() };
         let mut opened = Histogram::new();
         for (client, results) in found.iter().filter_map(|found| found.client.as_ref()) {
             pace.ran = pace.ran.max(client.ran);
             pace.connections += client.counted.established;
             pace.packets += client.counted.rx_frames + client.counted.tx_frames;
-            if at_a_rate {
-                opened.merge(&results.handshake);
-            }
+            opened.merge(&results.handshake);
         }
         Half { pace, opened: opened.summary() }
     }

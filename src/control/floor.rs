@@ -307,13 +307,12 @@ pub(super) fn interleave(
     let drive = Drive { duration: Some(duration), ..plan.drive.clone() };
     let bench = Bench { plan: Arc::new(BenchPlan { drive, ..plan.clone() }), ..bench.clone() };
     let board = output::shows_live(output).then_some(&*bench.board);
-    let at_a_rate = plan.drive.rate.is_some();
-    let mut outcome = Outcome::new(plan.drive.connections, at_a_rate);
+    let mut outcome = Outcome::new(plan.drive.connections, plan.drive.rate.is_some());
     let mut all = Vec::new();
     let mut ending = Ending::Own;
     for _ in 0..SLICES {
         let (found, how) = run.watched(engine(&bench)?, board, None)?;
-        let ours = Half::of_engine(&found, at_a_rate);
+        let ours = Half::of_engine(&found);
         Found::follow(&mut all, found);
         ending = how;
         if ending != Ending::Own {

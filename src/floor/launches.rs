@@ -75,7 +75,7 @@ impl Launches {
         self.young += 1;
         let place = (self.number << SEQS_BITS) & ((1 << GENERATION_AT) - 1);
         if let Some(Paced { schedule, due, .. }) = &mut self.paced {
-            due[place as usize >> SEQS_BITS] = schedule.due(now);
+            due[self.number as usize % NUMBERS] = schedule.due(now);
             schedule.advance();
         }
         (port, u32::from(self.generation) << GENERATION_AT | place)

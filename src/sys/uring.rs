@@ -37,8 +37,7 @@ pub enum Step {
     AwaitClose,
 }
 
-/// What an entry's `user_data` says beside the place.
-const STEP: u64 = 0;
+/// What the `user_data` of a chain's last entry says beside the place.
 const CLOSE: u64 = 1 << 32;
 
 /// The chain of a place is done, and its socket closed.
@@ -68,19 +67,6 @@ impl Uring {
     /// # Errors
     /// The kernel has no io_uring, forbids it, or is older than 6.1.
     pub fn client(remote: SocketAddr, sockets: u32) -> io::Result<Uring> {
-        Uring::new(remote, sockets)
-    }
-
-    /// A server behind `listener`, with places for `sockets` connections.
-    ///
-    /// # Errors
-    /// As [`Uring::client`].
-    pub fn server(listener: TcpListener, sockets: u32) -> io::Result<Uring> {
-        let remote = listener.local_addr()?;
-        Ok(Uring { listener: Some(listener), ..Uring::new(remote, sockets)? })
-    }
-
-    fn new(remote: SocketAddr, sockets: u32) -> io::Result<Uring> {
         let attempt =
             |error| super::failed("make an io_uring (sysctl kernel.io_uring_disabled=0?)", error);
         let ring: IoUring = IoUring::builder()
@@ -101,6 +87,15 @@ impl Uring {
         })
     }
 
+    /// A server behind `listener`, with places for `sockets` connections.
+    ///
+    /// # Errors
+    /// As [`Uring::client`].
+    pub fn server(listener: TcpListener, sockets: u32) -> io::Result<Uring> {
+        let remote = listener.local_addr()?;
+        Ok(Uring { listener: Some(listener), ..Uring::client(remote, sockets)? })
+    }
+
     /// Hands over what is to be done on the connection in `place`, which is closed at the end.
     ///
     /// # Errors
@@ -114,15 +109,14 @@ impl Uring {
         for step in steps {
             self.write(place, *step, &mut entries);
         }
-        let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
-        let user_data = STEP | u64::from(place);
-        let linked = entries.drain(..).map(|entry| entry.flags(quiet).user_data(user_data));
-        let mut entries: Vec<squeue::Entry> = linked.collect();
         entries.push(close(place));
         self.push(&entries)
     }
 
     fn write(&self, place: u32, step: Step, entries: &mut Vec<squeue::Entry>) {
+        let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        let mut link =
+            |entry: squeue::Entry| entries.push(entry.flags(quiet).user_data(u64::from(place)));
         let socket = types::Fixed(place);
         let slot = types::DestinationSlot::try_from_slot_target(place).ok();
         let bytes = |bytes: u32| {
@@ -134,23 +128,23 @@ impl Uring {
                 let listener = self.listener.as_ref().expect("a server accepts");
                 let listener = types::Fd(listener.as_raw_fd());
                 let accept = opcode::Accept::new(listener, null_mut(), null_mut());
-                entries.push(accept.file_index(slot).build());
+                link(accept.file_index(slot).build());
             }
             Step::Connect => {
                 let make = opcode::Socket::new(self.family, libc::SOCK_STREAM, 0);
-                entries.push(make.file_index(slot).build());
+                link(make.file_index(slot).build());
                 let address = std::ptr::from_ref(&*self.remote.0).cast();
-                entries.push(opcode::Connect::new(socket, address, self.remote.1).build());
+                link(opcode::Connect::new(socket, address, self.remote.1).build());
             }
             Step::Send(len) => {
                 let send = opcode::Send::new(socket, FILLING.as_ptr(), bytes(len));
-                entries.push(send.flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build());
+                link(send.flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build());
             }
             Step::Receive(len) => {
                 let receive = opcode::Recv::new(socket, self.scratch, bytes(len));
-                entries.push(receive.flags(libc::MSG_WAITALL).build());
+                link(receive.flags(libc::MSG_WAITALL).build());
             }
-            Step::AwaitClose => entries.push(opcode::Recv::new(socket, self.scratch, 1).build()),
+            Step::AwaitClose => link(opcode::Recv::new(socket, self.scratch, 1).build()),
         }
     }
 
