@@ -68,6 +68,10 @@ const NEAR_MAX: u32 = 1365;
 /// looked through first.
 const NEAR_PLACES: usize = 3;
 
+/// Of an index [for many](Index::for_many). What is touched at the start makes nobody wait later;
+/// but where ten million connections are to be held, few are ever in TIME-WAIT.
+const TOUCHED_MAX_BYTES: usize = 16 << 20;
+
 impl Index {
     /// Room for `max` slots.
     pub fn new(max: u32) -> Index {
@@ -81,10 +85,15 @@ impl Index {
         Index { near, far, near_max: near_max as usize, hand: 0 }
     }
 
-    /// Room for `max` slots, in memory that costs nothing until it is used. For what is never few:
-    /// there is no small array.
-    pub fn untouched(max: u32) -> Index {
-        let [near, far] = [0, max].map(|max| Probed { entries: zeroed(places(max)), filed: 0 });
+    /// Room for `max` slots, for what is never few: there is no small array. What would take more
+    /// than [`TOUCHED_MAX_BYTES`] costs nothing until it is used.
+    pub fn for_many(max: u32) -> Index {
+        let [near, far] = [0, max].map(|max| {
+            let places = places(max);
+            let touched = places * size_of::<u64>() <= TOUCHED_MAX_BYTES;
+            let entries = if touched { slab(0, places) } else { zeroed(places) };
+            Probed { entries, filed: 0 }
+        });
         Index { near, far, near_max: 0, hand: 0 }
     }
 
@@ -127,9 +136,14 @@ impl Index {
     }
 
     /// Takes a slot out; false if it is not filed under this hash.
-    #[inline]
+    #[inline(always)]
     pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
-        self.near.remove(hash, slot) || self.far.remove(hash, slot)
+        self.near.remove(hash, slot) || self.remove_far(hash, slot)
+    }
+
+    #[inline(never)] // Out of the way of what comes and goes.
+    fn remove_far(&mut self, hash: u64, slot: u32) -> bool {
+        self.far.remove(hash, slot)
     }
 
     /// Asks for the cache lines where a hash is looked for first.
@@ -182,7 +196,7 @@ impl Probed {
         self.filed += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     fn remove(&mut self, hash: u64, slot: u32) -> bool {
         let mut hole = self.home(tag(hash));
         while self.entry(hole).slot != slot {

@@ -154,7 +154,9 @@ impl<A: App> Engine<A> {
             cookies_until: Instant::ZERO,
             waits: Waits::new(config.connections_max, tables),
             throttle: Throttle::new(
-                2 * config.connections_max as usize + syn_backlog as usize,
+                config.connections_max as usize
+                    + syn_backlog as usize
+                    + waits::places_for(config.connections_max),
                 seeds.next(),
             ),
             in_time_wait: 0,
@@ -301,6 +303,25 @@ impl<A: App> Engine<A> {
         if owes == Owes::NOTHING {
             return;
         }
+        let Owes { bytes, urgent, curtail, close, abort } = owes;
+        if urgent || curtail || abort {
+            return self.mark_rare(slot, owes, now);
+        }
+        let tcb = &mut self.table.tcbs[slot as usize];
+        let before = tcb.state();
+        tcb.promise(bytes);
+        if close {
+            tcb.close();
+        }
+        // CLOSE in SYN-SENT deletes the block as ABORT does (RFC 9293 s3.10.4).
+        if tcb.state() == State::Closed {
+            self.end(slot, before, End::Aborted, now);
+        }
+    }
+
+    /// [`Engine::mark`] of what few do.
+    #[cold]
+    fn mark_rare(&mut self, slot: u32, owes: Owes, now: Instant) {
         let tcb = &mut self.table.tcbs[slot as usize];
         let before = tcb.state();
         let Owes { bytes, urgent, curtail, close, abort } = owes;
@@ -317,7 +338,6 @@ impl<A: App> Engine<A> {
         if abort {
             tcb.abort();
         }
-        // CLOSE in SYN-SENT deletes the block as ABORT does (RFC 9293 s3.10.4).
         if tcb.state() == State::Closed {
             self.end(slot, before, End::Aborted, now);
         }

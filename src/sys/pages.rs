@@ -7,10 +7,16 @@ const PAGE_BYTES: usize = 4096;
 /// `count` copies of `value`, touched now, in huge pages where the kernel has some to give
 /// (`/sys/kernel/mm/transparent_hugepage/enabled`).
 pub fn slab<T: Clone>(value: T, count: usize) -> Vec<T> {
-    let mut slab = Vec::with_capacity(count);
-    advise(slab.spare_capacity_mut());
+    let mut slab = reserved(count);
     slab.resize(count, value);
     slab
+}
+
+/// Room for `count` values, in memory that is not touched yet; in huge pages once it is.
+pub fn reserved<T>(count: usize) -> Vec<T> {
+    let mut room = Vec::with_capacity(count);
+    advise(room.spare_capacity_mut());
+    room
 }
 
 /// `count` zeros in memory that is not touched yet, and so costs nothing; in huge pages once it is.
