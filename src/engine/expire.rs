@@ -3,7 +3,7 @@
 use super::{EXPIRIES_MAX, Engine};
 use crate::app::{App, Launch, Refusal};
 use crate::flow::Endpoints;
-use crate::flow::tuples::PLACES_MAX;
+use crate::flow::tuples::{PLACES_MAX, Tuples};
 use crate::tcp::{Env, Expiry, State};
 use crate::time::Instant;
 
@@ -11,8 +11,9 @@ use crate::time::Instant;
 /// their SYNs.
 const LAUNCHES_MAX: usize = 32;
 
-/// Four-tuples looked at a turn. The walk meets each again only after all others; connections that
-/// are held were opened one after the other, and so stand in its way in one run, however long.
+/// Four-tuples looked at a turn, each once at the most. The walk meets each again only after all
+/// others; connections that are held were opened one after the other, and so stand in its way in
+/// one run, however long.
 const TUPLE_TRIES: u32 = 1024;
 
 impl<A: App> Engine<A> {
@@ -75,10 +76,8 @@ impl<A: App> Engine<A> {
     /// Lets the application open connections. A four-tuple comes first: what the application asks
     /// for is then either launched, or refused because a whole round of the walk found none free.
     pub(super) fn launch(&mut self, now: Instant) {
-        if self.tuples.is_none() || self.stopping {
-            return;
-        }
-        let mut tries = TUPLE_TRIES;
+        let Some(tuples) = self.tuples.as_ref().filter(|_| !self.stopping) else { return };
+        let mut tries = tuples.count().min(u64::from(TUPLE_TRIES)) as u32;
         for _ in 0..LAUNCHES_MAX {
             if self.app.next_launch(now) > now {
                 return;
@@ -133,7 +132,7 @@ impl<A: App> Engine<A> {
     /// index is near when its turn comes.
     fn draw(&mut self) -> Option<Endpoints> {
         let tuples = self.tuples.as_mut()?;
-        let endpoints = self.drawn.take().or_else(|| tuples.next());
+        let endpoints = self.drawn.take().or_else(|| first(tuples));
         self.drawn = tuples.next();
         if let Some(key) = self.drawn.and_then(|drawn| self.table.hosts.key_of(&drawn)) {
             self.waits.prefetch_hashed(self.table.hash(&key));
@@ -163,4 +162,10 @@ impl<A: App> Engine<A> {
         }
         self.drain_at = end;
     }
+}
+
+/// Of a walk that nothing is drawn of ahead.
+#[cold]
+fn first(tuples: &mut Tuples) -> Option<Endpoints> {
+    tuples.next()
 }

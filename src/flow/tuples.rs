@@ -155,6 +155,7 @@ impl Tuples {
     /// The next four-tuple, or `None` if the ranges are empty, or so nearly that 64 places hold
     /// none. O(1). The caller checks whether it is in use. So a SYN has an address of ours before
     /// it goes out (RFC 9293 s3.9.1.1, MUST-44).
+    #[inline(always)]
     #[allow(clippy::should_implement_trait)] // It is no iterator: it never ends, and it says so.
     pub fn next(&mut self) -> Option<Endpoints> {
         let last = self.walks.len().checked_sub(1)?;
