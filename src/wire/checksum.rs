@@ -21,14 +21,22 @@ pub fn sum(bytes: &[u8]) -> u64 {
     if bytes.is_empty() { 0 } else { sum_some(bytes) }
 }
 
+/// Bytes from which on lanes are faster than words one after the other.
+const LINES_FROM: usize = 256;
+
 /// Byte order does not matter to a one's complement sum (RFC 1071 s2 B), so memory is added as it
 /// lies and swapped once.
+#[inline(never)]
 fn sum_some(bytes: &[u8]) -> u64 {
-    let (lines, rest) = bytes.as_chunks::<32>();
-    let mut total = sum_lines(lines);
+    let (lines, rest) = if bytes.len() < LINES_FROM { (&[][..], bytes) } else { bytes.as_chunks() };
+    let mut total = u128::from(sum_lines(lines));
+    let (words, rest) = rest.as_chunks::<8>();
+    for word in words {
+        total += u128::from(u64::from_ne_bytes(*word));
+    }
     let (words, tail) = rest.as_chunks::<4>();
     for word in words {
-        total += u64::from(u32::from_ne_bytes(*word));
+        total += u128::from(u32::from_ne_bytes(*word));
     }
     let last = match *tail {
         [] => [0; 4],
@@ -36,8 +44,9 @@ fn sum_some(bytes: &[u8]) -> u64 {
         [a, b] => [a, b, 0, 0],
         [a, b, c, ..] => [a, b, c, 0],
     };
-    total += u64::from(u32::from_ne_bytes(last));
-    u64::from(u16::from_be(fold(total)))
+    total += u128::from(u32::from_ne_bytes(last));
+    let (total, carry) = (total as u64).overflowing_add((total >> 64) as u64);
+    u64::from(u16::from_be(fold(total.wrapping_add(u64::from(carry)))))
 }
 
 /// Eight lanes that the compiler keeps in vector registers. A lane would overflow only after 2^32
