@@ -130,6 +130,7 @@ impl<D: Device, A: App> Worker<D, A> {
     }
 
     /// Takes what other workers left here, ahead of what the device has: it is older.
+    #[inline(never)]
     fn collect_strays(&mut self) {
         let Some(Place { index, inboxes }) = &self.place else { return };
         let inbox = &inboxes[usize::from(*index)];
@@ -142,6 +143,7 @@ impl<D: Device, A: App> Worker<D, A> {
         }
     }
 
+    #[inline(never)]
     fn hand_on_strays(&mut self) {
         let Some(Place { index, inboxes }) = &self.place else { return };
         for (places, frame) in self.engine.strays.drain(..) {

@@ -225,6 +225,7 @@ impl<D: Device, A: App> Runner<D, A> {
     }
 
     /// Publishes, and goes on to the next phase if it is time to.
+    #[cold]
     fn look(&mut self, now: Instant) {
         let stop = self.orders.is_stopped();
         let Milestones { ready, done } = self.milestones;

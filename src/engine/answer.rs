@@ -172,7 +172,7 @@ impl<A: App> Engine<A> {
 
     /// RST for a segment that belongs to no connection of any worker (RFC 9293 s3.10.7.1), never
     /// for an RST.
-    #[inline(never)]
+    #[cold]
     pub(super) fn refuse(
         &mut self,
         frame: Frame,

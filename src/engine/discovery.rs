@@ -155,6 +155,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Asks for next hops, tells those who waited in vain, and announces our addresses.
+    #[inline(never)]
     pub(super) fn resolve(&mut self, now: Instant, pool: &mut Pool, tx: &mut Burst) {
         let mac = self.config.mac;
         for _ in 0..ASKS_MAX {

@@ -160,8 +160,9 @@ impl<A: App> Engine<A> {
         self.hand_over(frame, tx);
     }
 
-    /// A segment to a connection in SYN-RECEIVED. What acknowledges our SYN-ACK gives it a slot;
-    /// anything else is answered, if it has to be, in the frame that it came in.
+    /// A segment to a connection in SYN-RECEIVED that does not complete it. It is answered, if it
+    /// has to be, in the frame that it came in.
+    #[cold]
     pub(super) fn half_open(
         &mut self,
         now: Instant,
@@ -172,14 +173,6 @@ impl<A: App> Engine<A> {
         tx: &mut Burst,
     ) -> Option<Frame> {
         let syn = self.syns.get(place);
-        let controls = [Flags::SYN, Flags::RST, Flags::ACK];
-        let acks = controls.map(|flag| segment.flags.has(flag)) == [false, false, true];
-        if acks && syn.is_acknowledged_by(Seq(segment.ack)) {
-            return match self.give_slot(now, place) {
-                Some(slot) => self.connected(now, frame, segment, from, slot, tx),
-                None => Some(frame),
-            };
-        }
         let mut tcb = Tcb::begun(syn.key);
         tcb.resume(syn, now);
         let (config, paths) = (&self.config.tcp, &mut self.table.paths);
@@ -337,7 +330,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Answers a SYN with a cookie, in the frame that it came in.
-    #[inline(never)]
+    #[cold]
     fn answer_with_cookie(
         &mut self,
         now: Instant,
@@ -374,7 +367,7 @@ impl<A: App> Engine<A> {
     }
 
     /// The SYN whose cookie a segment acknowledges, and the cookie, if one was sent of late.
-    #[inline(never)]
+    #[cold]
     fn redeem(&mut self, now: Instant, segment: &Segment) -> Option<(Segment, Seq)> {
         if now >= self.cookies_until {
             return None;
@@ -385,7 +378,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A cookie has come back: the connection begins as if its SYN had been noted.
-    #[inline(never)]
+    #[cold]
     fn accept_cookie(
         &mut self,
         now: Instant,
@@ -434,4 +427,12 @@ impl<A: App> Engine<A> {
         }
         dropped
     }
+}
+
+/// True if `segment` acknowledges the SYN-ACK, which makes the connection ESTABLISHED.
+#[inline(always)]
+pub(super) fn completes(segment: &Segment, syn: &SynReceived) -> bool {
+    let controls = [Flags::SYN, Flags::RST, Flags::ACK];
+    let acks = controls.map(|flag| segment.flags.has(flag)) == [false, false, true];
+    acks && syn.is_acknowledged_by(Seq(segment.ack))
 }

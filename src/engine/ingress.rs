@@ -1,6 +1,7 @@
 //! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of
 //! one frame's connection is on its way while another's is worked on.
 
+use super::handshake::completes;
 use super::neighbors::Link;
 use super::{Engine, NO_LISTENER};
 use crate::app::{App, Conn};
@@ -90,18 +91,36 @@ impl<A: App> Engine<A> {
     ) -> Option<Frame> {
         let ethernet = &packet.ethernet;
         let from = Link { mac: ethernet.src, vlan: ethernet.vlan };
-        let to_us = ethernet.dst == self.config.mac;
-        let ours = |address| to_us && self.is_ours_on(address, ethernet.vlan);
         // No station has a group's address (IEEE 802.3 s3.2.3); an answer would go to all of it.
         if ethernet.src.is_group() {
             self.counters.rx_martian += 1;
             return Some(frame);
         }
         match &packet.body {
-            Body::Tcp(segment) if ours(segment.dst) => {
+            Body::Tcp(segment)
+                if ethernet.dst == self.config.mac
+                    && self.is_ours_on(segment.dst, ethernet.vlan) =>
+            {
                 self.counters.in_segs += 1;
                 self.segment(now, frame, segment, from, stage, tx)
             }
+            _ => self.beside_tcp(now, frame, packet, from, tx),
+        }
+    }
+
+    /// A frame that is no TCP segment to an address of ours.
+    #[cold]
+    fn beside_tcp(
+        &mut self,
+        now: Instant,
+        frame: Frame,
+        packet: &Packet,
+        from: Link,
+        tx: &mut Burst,
+    ) -> Option<Frame> {
+        let to_us = packet.ethernet.dst == self.config.mac;
+        let ours = |address| to_us && self.is_ours_on(address, from.vlan);
+        match &packet.body {
             Body::Arp(arp) => self.arp(frame, arp, from.vlan, tx),
             Body::Icmp(message) if ours(message.dst) => self.icmp(now, frame, from, message, tx),
             Body::Ndp(packet) if to_us || packet.dst.is_multicast() => {
@@ -135,15 +154,23 @@ impl<A: App> Engine<A> {
                 (key, hash)
             }),
         };
-        let slot = key.and_then(|(key, hash)| {
+        let mut slot = key.and_then(|(key, hash)| {
             let guess = stage.slot.filter(|&slot| self.table.holds(slot, &key));
             guess.or_else(|| self.table.find_hashed(&key, hash))
         });
+        if slot.is_none()
+            && let Some(place) = key.and_then(|(key, hash)| self.syns.find(&key, hash))
+        {
+            if !completes(segment, self.syns.get(place)) {
+                return self.half_open(now, frame, segment, from, place, tx);
+            }
+            slot = self.give_slot(now, place);
+            if slot.is_none() {
+                return Some(frame);
+            }
+        }
         if let Some(slot) = slot {
             return self.connected(now, frame, segment, from, slot, tx);
-        }
-        if let Some(place) = key.and_then(|(key, hash)| self.syns.find(&key, hash)) {
-            return self.half_open(now, frame, segment, from, place, tx);
         }
         match key.and_then(|(key, hash)| self.waits.find(&key, hash)) {
             Some(place) => self.waits_for(now, frame, segment, from, place, tx),
@@ -172,19 +199,8 @@ impl<A: App> Engine<A> {
             self.table.tcbs[slot as usize].withhold_ack();
         }
         self.counters.congestion_echoes += u64::from(arrival.echoed);
-        if arrival.reopen && !self.listens(segment.dst_port) {
-            // Nobody would take it over: what is in TIME-WAIT stays there.
-            return self.refuse(frame, segment, from, tx);
-        }
         if arrival.reopen {
-            // The old numbers are beyond doubt over: the new connection starts past them (RFC 9293
-            // s3.6.1, MAY-2).
-            let floor = self.tcb(slot).snd_end();
-            self.in_time_wait -= 1;
-            self.counters.time_wait_recycled += 1;
-            self.table.tcbs[slot as usize].abort();
-            self.discard(slot);
-            return self.unconnected(now, frame, segment, from, Some(floor), tx);
+            return self.reopen(now, frame, segment, from, slot, tx);
         }
         if arrival.refuse {
             return self.refuse(frame, segment, from, tx);
@@ -194,9 +210,34 @@ impl<A: App> Engine<A> {
         Some(frame)
     }
 
+    /// A SYN that may open what stands in TIME-WAIT anew.
+    #[cold]
+    fn reopen(
+        &mut self,
+        now: Instant,
+        frame: Frame,
+        syn: &Segment,
+        from: Link,
+        slot: u32,
+        tx: &mut Burst,
+    ) -> Option<Frame> {
+        if !self.listens(syn.dst_port) {
+            // Nobody would take it over: what is in TIME-WAIT stays there.
+            return self.refuse(frame, syn, from, tx);
+        }
+        // The old numbers are beyond doubt over: the new connection starts past them (RFC 9293
+        // s3.6.1, MAY-2).
+        let floor = self.tcb(slot).snd_end();
+        self.in_time_wait -= 1;
+        self.counters.time_wait_recycled += 1;
+        self.table.tcbs[slot as usize].abort();
+        self.discard(slot);
+        self.unconnected(now, frame, syn, from, Some(floor), tx)
+    }
+
     /// A segment to a connection that has retired to TIME-WAIT. What is owed for it goes back in
     /// the frame that it came in.
-    #[inline(never)]
+    #[cold]
     fn waits_for(
         &mut self,
         now: Instant,
@@ -258,8 +299,7 @@ impl<A: App> Engine<A> {
             self.tell(slot, now, |app, conn| app.acknowledged(conn, acked));
         }
         if arrival.urgent_bytes > 0 {
-            self.counters.urgent += 1;
-            self.tell(slot, now, |app, conn| app.urgent(conn, arrival.urgent_bytes));
+            self.report_urgent(slot, now, arrival.urgent_bytes);
         }
         let (skip, len) = arrival.text;
         if len > 0 {
@@ -283,8 +323,14 @@ impl<A: App> Engine<A> {
         }
     }
 
+    #[cold]
+    fn report_urgent(&mut self, slot: u32, now: Instant, bytes: u32) {
+        self.counters.urgent += 1;
+        self.tell(slot, now, |app, conn| app.urgent(conn, bytes));
+    }
+
     /// Hands over what was held ahead of a gap that is filled now.
-    #[inline(never)]
+    #[cold]
     fn deliver_joined(&mut self, slot: u32, now: Instant) {
         let tcb = &self.table.tcbs[slot as usize];
         if tcb.state() == State::Closed {
@@ -355,6 +401,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Drops a segment that its state has no answer for, unless another worker's has.
+    #[cold]
     pub(super) fn drop_segment(&mut self, frame: Frame, segment: &Segment) -> Option<Frame> {
         let frame = self.pass_on_segment(frame, segment)?;
         self.counters.rx_tcp_dropped += 1;
@@ -397,7 +444,7 @@ impl<A: App> Engine<A> {
     }
 
     /// [`Engine::withholds`] of what is worth a note.
-    #[inline(never)]
+    #[cold]
     fn withholds_noted(&mut self, now: Instant, note: Note, segment: &Segment, node: u32) -> bool {
         // Text and FIN have their ACK always: who lost the last one asks so. RST has none.
         let asks = segment.seq_len() > 0 && !segment.flags.has(Flags::SYN);

@@ -22,7 +22,7 @@ impl<A: App> Engine<A> {
 
     /// A connection that was in `before` is CLOSED now: counts it, tells the application, gives the
     /// slot back.
-    #[inline]
+    #[inline(never)]
     pub(super) fn end(&mut self, slot: u32, before: State, end: End, now: Instant) {
         self.count_end(before, end);
         self.app.ended(now, &mut self.table.states[slot as usize], end);

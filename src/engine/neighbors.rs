@@ -75,10 +75,13 @@ impl Neighbors {
 
     /// The number of a next hop; `None` when there are too many. A new one takes its MAC from
     /// `hint`, or else has to be asked for.
+    #[inline(always)]
     pub fn number(&mut self, hop: Hop, hint: Option<Mac>, now: Instant) -> Option<u16> {
-        if let Some(number) = self.known(hop) {
-            return Some(number);
-        }
+        self.known(hop).or_else(|| self.add(hop, hint, now))
+    }
+
+    #[cold]
+    fn add(&mut self, hop: Hop, hint: Option<Mac>, now: Instant) -> Option<u16> {
         let number = self.place()?;
         let waiting = Queue::new();
         let neighbor =
@@ -193,6 +196,7 @@ impl Neighbors {
     }
 
     /// The number of a next hop that has one.
+    #[inline(always)]
     pub fn known(&self, hop: Hop) -> Option<u16> {
         let found = |&n: &u16| self.entries[n as usize].hop == hop;
         self.index.find(hash(&self.secret, hop), found).copied()

@@ -48,7 +48,7 @@ impl Subnet {
                 (first.to_bits()..=last.to_bits()).contains(&address.to_bits())
             }
             (IpAddr::V6(first), IpAddr::V6(last), IpAddr::V6(address)) => {
-                (first.to_bits()..=last.to_bits()).contains(&address.to_bits())
+                are_ordered(first, address, last)
             }
             _ => false,
         }
@@ -63,9 +63,7 @@ impl Subnet {
                 (u64::from(first.to_bits() ^ address.to_bits())) >> host_bits == 0
             }
             (IpAddr::V6(first), IpAddr::V6(address)) => {
-                let host_bits = 128 - u32::from(self.prefix_len.min(128));
-                let differs = first.to_bits() ^ address.to_bits();
-                differs.checked_shr(host_bits).unwrap_or(0) == 0 || is_link_local(address)
+                is_neighbour(first, self.prefix_len, address)
             }
             _ => false,
         }
@@ -93,7 +91,7 @@ impl Routes {
 
     /// Where a datagram from our address `local` to `remote` goes first: to the host itself if it
     /// is on our link, else to a gateway that is. Without either it is asked for on the link.
-    #[inline]
+    #[inline(always)]
     pub fn next_hop(&self, local: IpAddr, remote: IpAddr) -> Hop {
         let vlan = self.subnet_of(local).and_then(|subnet| subnet.vlan);
         let on_link = |ip: IpAddr| {
@@ -102,6 +100,15 @@ impl Routes {
         if on_link(remote) {
             return Hop { ip: remote, vlan };
         }
+        self.gateway(remote, vlan)
+    }
+
+    /// The gateway on this link to what is not on it.
+    #[cold]
+    fn gateway(&self, remote: IpAddr, vlan: Option<u16>) -> Hop {
+        let on_link = |ip: IpAddr| {
+            self.subnets.iter().any(|subnet| subnet.vlan == vlan && subnet.is_on_link(ip))
+        };
         let family = Family::of(remote);
         let elsewhere = |ip: IpAddr| self.subnets.iter().any(|subnet| subnet.is_on_link(ip));
         let leads = |ip: &IpAddr| Family::of(*ip) == family && (on_link(*ip) || !elsewhere(*ip));
@@ -140,6 +147,18 @@ impl Routes {
     pub fn speaks(&self, family: Family) -> bool {
         self.subnets.iter().any(|subnet| Family::of(subnet.first) == family)
     }
+}
+
+#[inline(never)]
+fn are_ordered(first: Ipv6Addr, address: Ipv6Addr, last: Ipv6Addr) -> bool {
+    (first.to_bits()..=last.to_bits()).contains(&address.to_bits())
+}
+
+#[inline(never)]
+fn is_neighbour(ours: Ipv6Addr, prefix_len: u8, address: Ipv6Addr) -> bool {
+    let host_bits = 128 - u32::from(prefix_len.min(128));
+    let differs = ours.to_bits() ^ address.to_bits();
+    differs.checked_shr(host_bits).unwrap_or(0) == 0 || is_link_local(address)
 }
 
 /// fe80::/10 (RFC 4291 s2.5.6).

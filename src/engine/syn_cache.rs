@@ -100,7 +100,7 @@ impl SynCache {
     ///
     /// # Panics
     /// If the cache is full.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, key: &FlowKey, from: Mac) -> u32 {
         assert!(!self.is_full());
         let place = self.free;
@@ -133,7 +133,7 @@ impl SynCache {
     ///
     /// # Panics
     /// If nothing is.
-    #[inline]
+    #[inline(always)]
     pub fn remove(&mut self, place: u32) {
         let entry = &mut self.entries[place as usize];
         let hash = entry.syn.key.bucket(&self.secret);

@@ -102,7 +102,7 @@ impl<S: Copy + Default> Table<S> {
 
     /// Files a connection, whose key `hosts` has given out for it; `None`, and the key given back,
     /// when every slot is taken. The caller has seen that its key is not filed.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, key: &FlowKey, state: S) -> Option<u32> {
         if self.free_count == 0 {
             self.hosts.leave(key);

@@ -95,9 +95,13 @@ impl Hosts {
     /// What has a key that is held holds it once more.
     #[inline]
     pub fn hold_again(&mut self, key: &FlowKey) {
-        if key.family() == Family::V4 {
-            return;
+        if key.family() == Family::V6 {
+            self.hold_numbers_again(key);
         }
+    }
+
+    #[inline(never)]
+    fn hold_numbers_again(&mut self, key: &FlowKey) {
         for host in [key.local, key.remote] {
             if let Err(place) = host.known() {
                 self.entries[place].held += 1;
@@ -109,9 +113,14 @@ impl Hosts {
     #[inline]
     pub fn leave(&mut self, key: &FlowKey) {
         if key.family() == Family::V6 {
-            self.leave_one(key.local);
-            self.leave_one(key.remote);
+            self.leave_numbers(key);
         }
+    }
+
+    #[inline(never)]
+    fn leave_numbers(&mut self, key: &FlowKey) {
+        self.leave_one(key.local);
+        self.leave_one(key.remote);
     }
 
     /// Ends of connections that hold a number.
@@ -127,6 +136,7 @@ impl Hosts {
         }
     }
 
+    #[inline(never)]
     fn place(&self, address: Ipv6Addr) -> Option<u32> {
         let found = |&place: &u32| self.entries[place as usize].address == address;
         self.index.find(hash(&self.secret, address), found).copied()
@@ -140,6 +150,7 @@ impl Hosts {
         }
     }
 
+    #[inline(never)]
     fn hold_number(&mut self, address: Ipv6Addr) -> Option<Host> {
         if let Some(place) = self.place(address) {
             self.entries[place as usize].held += 1;

@@ -183,11 +183,18 @@ impl Tcb {
 
     /// A SYN that is not part of this connection's numbers but has a meaning of its own. True if it
     /// was dealt with.
+    #[inline(always)]
     fn syn_again(&mut self, segment: &Segment, arrival: &mut Arrival) -> bool {
-        let Segment { flags, seq, .. } = *segment;
+        let flags = segment.flags;
         if !flags.has(Flags::SYN) || flags.has(Flags::ACK) || flags.has(Flags::RST) {
             return false;
         }
+        self.syn_alone_again(segment, arrival)
+    }
+
+    #[cold]
+    fn syn_alone_again(&mut self, segment: &Segment, arrival: &mut Arrival) -> bool {
+        let Segment { flags, seq, .. } = *segment;
         match self.state() {
             // The SYN that we answered, again: our SYN-ACK was lost. Answer it again, without
             // waiting for the timer.
@@ -257,7 +264,7 @@ impl Tcb {
 
     /// "Second, check the RST bit". What else the segment carries does not matter (RFC 9293 s3.5.3,
     /// SHLD-2).
-    #[inline(never)]
+    #[cold]
     fn reset_arrives(&mut self, segment: &Segment, config: &Config, arrival: &mut Arrival) {
         // RFC 9293 s3.10.7.4 (from RFC 5961 s3.2): in the window but not exactly next: challenge
         // ACK.
@@ -409,15 +416,20 @@ impl Tcb {
         self.snd_wnd = u32::from(segment.window) << shift;
         self.window_max = self.window_max.max(segment.window >> (self.snd_shift - shift));
         if self.has(flag::PERSIST) && self.snd_wnd > 0 {
-            // What the probe carried past the window was not taken: it goes out again with the
-            // rest.
-            self.flags &= !flag::PERSIST;
-            self.retries = 0;
-            let in_flight = self.snd_una != self.snd_max;
-            let rto_at = env.now + self.rto(env.config);
-            self.timer_at = if in_flight { rto_at } else { Instant::NEVER };
-            self.send_anew(env.paths);
+            self.end_probing(env);
         }
+    }
+
+    /// The window is open again. What the probe carried past it was not taken: it goes out again
+    /// with the rest.
+    #[cold]
+    fn end_probing(&mut self, env: &mut Env<'_>) {
+        self.flags &= !flag::PERSIST;
+        self.retries = 0;
+        let in_flight = self.snd_una != self.snd_max;
+        let rto_at = env.now + self.rto(env.config);
+        self.timer_at = if in_flight { rto_at } else { Instant::NEVER };
+        self.send_anew(env.paths);
     }
 
     #[inline]

@@ -67,10 +67,17 @@ impl Tcb {
 
     /// Marks a segment that is about to be sent (SHLD-8): only new text may meet congestion instead
     /// of being dropped, no retransmission and no window probe (RFC 3168 s6.1.5, s6.1.6).
+    #[inline(always)]
     pub(super) fn mark_ecn(&mut self, transmit: &mut Transmit) {
-        let says_syn =
-            transmit.segment.flags.has(Flags::SYN) || transmit.segment.flags.has(Flags::RST);
-        if !self.has(flag::ECN) || says_syn {
+        if self.has(flag::ECN) {
+            self.mark_ecn_agreed(transmit);
+        }
+    }
+
+    #[inline(never)]
+    fn mark_ecn_agreed(&mut self, transmit: &mut Transmit) {
+        let flags = transmit.segment.flags;
+        if flags.has(Flags::SYN) || flags.has(Flags::RST) {
             return;
         }
         if self.has(flag::ECHO) {

@@ -112,6 +112,7 @@ impl Tcb {
         }
     }
 
+    #[cold]
     fn last_words(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         let mut env = Env { room: 0, paths: env.paths, ..*env };
         if self.owed & owed::HANDSHAKE != 0 {
@@ -127,7 +128,7 @@ impl Tcb {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn handshake(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.snd_nxt != self.snd_una {
             return self.owed_ack(env, out);
@@ -167,24 +168,35 @@ impl Tcb {
 
     #[inline(always)]
     fn synchronized(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
-        if self.dup_acks_owed > 0 {
-            self.dup_acks_owed -= 1;
-            return self.bare_ack(env, out);
+        let again = self.dup_acks_owed > 0;
+        self.dup_acks_owed -= u8::from(again);
+        let first = again || (self.owed & owed::HANDSHAKE != 0 && self.unsent() == 0);
+        if !first {
+            if self.owed & owed::KEEPALIVE != 0 {
+                return self.keepalive_probe(env, out);
+            }
+            if self.text(env, out) {
+                return true;
+            }
         }
-        if self.owed & owed::HANDSHAKE != 0 && self.unsent() == 0 {
-            return self.bare_ack(env, out);
+        let any = first || self.owed & owed::ACK != 0;
+        if any {
+            self.bare_ack_into(env, out);
         }
-        if self.owed & owed::KEEPALIVE != 0 {
-            self.owed &= !owed::KEEPALIVE;
-            // SHLD-12: no data; the number before the window provokes an ACK.
-            self.bare_ack(env, out);
-            out.segment.seq = self.snd_max.minus(1).0;
-            return true;
-        }
-        self.text(env, out) || self.owed_ack(env, out)
+        any
     }
 
-    #[inline(always)]
+    /// SHLD-12: no data; the number before the window provokes an ACK.
+    #[cold]
+    fn keepalive_probe(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
+        self.owed &= !owed::KEEPALIVE;
+        self.bare_ack(env, out);
+        out.segment.seq = self.snd_max.minus(1).0;
+        true
+    }
+
+    /// What may be owed while SYN is under way.
+    #[cold]
     fn owed_ack(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
         if self.dup_acks_owed > 0 {
             self.dup_acks_owed -= 1;
@@ -193,11 +205,19 @@ impl Tcb {
         self.owed & owed::ACK != 0 && self.bare_ack(env, out)
     }
 
+    /// [`Tcb::bare_ack_into`], which is always something to send.
+    #[cold]
+    fn bare_ack(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
+        self.bare_ack_into(env, out);
+        true
+    }
+
     /// `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`. The octet of a zero-window probe does not count until
     /// it is acknowledged: the number after it lies outside of the peer's window, and the ACK would
     /// be dropped. It alone reports what arrived ahead of order (RFC 2018 s4): what does is
-    /// answered by one each, and text keeps its room. Always true: it is something to send.
-    fn bare_ack(&mut self, env: &mut Env<'_>, out: &mut Transmit) -> bool {
+    /// answered by one each, and text keeps its room.
+    #[inline(always)]
+    fn bare_ack_into(&mut self, env: &mut Env<'_>, out: &mut Transmit) {
         self.owed &= !(owed::ACK | owed::HANDSHAKE);
         let seq = if self.has(flag::PERSIST) { self.snd_una } else { self.snd_max };
         let window = self.advertise(env.config, env.room);
@@ -209,7 +229,6 @@ impl Tcb {
         {
             options.sack = path.held.report(options.timestamps.is_some());
         }
-        true
     }
 
     /// The options of all but SYNs, which alone offer an MSS (RFC 9293 s3.7.1, MUST-65).

@@ -97,7 +97,15 @@ impl Paths {
     }
 
     /// Takes the path of a connection back: it has no more use for one.
+    #[inline]
     pub fn reclaim(&mut self, tcb: &mut Tcb) {
+        if tcb.has_path() {
+            self.take_back(tcb);
+        }
+    }
+
+    #[cold]
+    fn take_back(&mut self, tcb: &mut Tcb) {
         self.give_back(tcb);
         self.forget_held(tcb);
         if let Some(path) = self.blocks.get_mut(usize::from(tcb.path)) {

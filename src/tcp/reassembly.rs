@@ -101,6 +101,7 @@ impl Held {
     /// The SACK option for an ACK (RFC 2018 s4): "the first SACK block MUST specify the contiguous
     /// block of data containing the segment which triggered this ACK", then those reported most
     /// recently, as many as there is room for; ahead of all a duplicate, once (RFC 2883 s4).
+    #[cold]
     pub fn report(&mut self, beside_timestamps: bool) -> Sack {
         let mut sack = Sack::default();
         let again = self.duplicate.take();
@@ -224,6 +225,7 @@ impl Paths {
 
     /// Forgets what is ahead of a gap, but not what is in order: FIN is, and nothing comes behind
     /// it.
+    #[cold]
     pub(super) fn forget_held(&mut self, tcb: &Tcb) {
         let Paths { blocks, pages, .. } = self;
         let Some(Path { held, .. }) = blocks.get_mut(usize::from(tcb.path)) else { return };
@@ -237,6 +239,7 @@ impl Paths {
     ///
     /// # Panics
     /// If it does not say so.
+    #[cold]
     pub fn store(&mut self, tcb: &Tcb, start: Seq, bytes: &[u8]) {
         self.pages.write(tcb.path, start, bytes);
     }

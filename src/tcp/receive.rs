@@ -123,7 +123,7 @@ impl Tcb {
 
     /// Text, or a FIN, ahead of a gap: "segments with higher beginning sequence numbers SHOULD be
     /// held for later processing" (SHLD-31), and an ACK for each at once (MAY-13, RFC 5681 s4.2).
-    #[inline(never)]
+    #[cold]
     fn text_ahead(
         &mut self,
         segment: &Segment,
@@ -148,7 +148,7 @@ impl Tcb {
     }
 
     /// RFC 2883 s4: numbers that arrived before are reported once; the ACK that does is owed.
-    #[inline(never)]
+    #[cold]
     pub(super) fn report_again(&mut self, range: Range, paths: &mut Paths) {
         if self.has(flag::SACK)
             && let Some(path) = paths.lend(self)
@@ -162,7 +162,9 @@ impl Tcb {
     fn fin_arrives(&mut self, env: &mut Env<'_>, arrival: &mut Arrival) {
         let (config, now) = (env.config, env.now);
         self.rcv_nxt = self.rcv_nxt.plus(1);
-        env.paths.forget_held(self);
+        if self.has_path() {
+            env.paths.forget_held(self);
+        }
         self.rcv_adv = self.rcv_adv.max(self.rcv_nxt);
         self.enter(Event::Fin);
         arrival.fin = true;

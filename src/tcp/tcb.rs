@@ -255,7 +255,7 @@ impl Tcb {
 
     /// Takes the peer's SYN: its number, window and options (RFC 9293 s3.10.7.2-3), the MSS among
     /// them (MUST-14) or its default (MUST-15).
-    #[inline]
+    #[inline(always)]
     pub(super) fn learn_syn(&mut self, segment: &Segment, config: &Config) {
         let Options { mss, window_scale, sack_permitted, timestamps, sack: _, user_timeout: _ } =
             segment.options;
@@ -489,7 +489,7 @@ impl Tcb {
 
 /// The window shift that fits our window into sixteen bits (RFC 7323 s2.2).
 pub(super) fn offered_shift(config: &Config) -> u8 {
-    config.window.max(1).ilog2().saturating_sub(15).min(14) as u8
+    (config.window >> 15 | 1).ilog2().min(14) as u8
 }
 
 /// TIME-WAIT's length (RFC 9293 s3.6.1, MUST-13).

@@ -87,6 +87,13 @@ impl Tcb {
                 return None;
             }
         }
+        self.stretch_of_flight(asked, mss, env)
+    }
+
+    /// [`Tcb::stretch`] of who has a flight.
+    #[inline(never)]
+    fn stretch_of_flight(&mut self, asked: u8, mss: u32, env: &mut Env<'_>) -> Option<Stretch> {
+        let whole = Stretch { start: self.snd_nxt, numbers: u32::MAX, budget: u32::MAX };
         let (flight, _) = env.paths.flight(self)?;
         let outstanding = flight.board.outstanding();
         if asked & owed::PROBE != 0 {
@@ -186,12 +193,19 @@ impl Tcb {
     /// Accounts for a piece that goes out.
     #[inline(always)]
     fn sent_text(&mut self, piece: &Piece, asked: u8, env: &mut Env<'_>) {
+        if env.paths.flight(self).is_some() {
+            return self.sent_in_flight(piece, asked, env);
+        }
+        self.time(piece.numbers(), env.now);
+        self.sent(piece.numbers(), env.config, env.now);
+    }
+
+    /// [`Tcb::sent_text`] of who has a flight.
+    #[inline(never)]
+    fn sent_in_flight(&mut self, piece: &Piece, asked: u8, env: &mut Env<'_>) {
         let (config, now, now_us) = (env.config, env.now, micros(env.now));
         let &Piece { start, .. } = piece;
-        let Some((flight, tally)) = env.paths.flight(self) else {
-            self.time(piece.numbers(), now);
-            return self.sent(piece.numbers(), config, now);
-        };
+        let Some((flight, tally)) = env.paths.flight(self) else { return };
         let end = start.plus(piece.numbers());
         let alone = self.snd_una == self.snd_max;
         let grain_us = Flight::grain_us(self.srtt_us);
@@ -233,6 +247,7 @@ impl Tcb {
 
     /// A second segment is to join the first, which is under way: from here on a scoreboard says
     /// what of it is where. False if there is none to be had.
+    #[cold]
     fn begin_flight(&mut self, mss: u32, env: &mut Env<'_>) -> bool {
         if self.snd_nxt != self.snd_max || self.snd_wnd <= self.snd_max.since(self.snd_una) {
             return false;
@@ -256,6 +271,7 @@ impl Tcb {
     /// peer's window that keeps us, and the timer becomes the persist timer, the first probe after
     /// one RTO (RFC 9293 s3.8.6.1, SHLD-29). So it is with a window that shrank to nothing
     /// (MUST-35).
+    #[cold]
     fn persist(&mut self, env: &mut Env<'_>) {
         let under_way = match env.paths.flight(self) {
             Some((flight, _)) => flight.board.pipe() > 0,

@@ -34,11 +34,16 @@ impl Tcb {
             return true;
         };
         if Seq(value).before(Seq(self.ts_recent)) && now.since(self.heard_at) < TIMESTAMP_LIFE {
-            self.owe_ack_now();
-            arrival.note = Some(Note::Paws);
+            self.old_duplicate(arrival);
             return false;
         }
         true
+    }
+
+    #[cold]
+    fn old_duplicate(&mut self, arrival: &mut Arrival) {
+        self.owe_ack_now();
+        arrival.note = Some(Note::Paws);
     }
 
     /// RFC 7323 s4.3 (2), s5.3 (R3): for the echo, and for PAWS, if the segment is the next in

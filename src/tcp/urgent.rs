@@ -23,15 +23,22 @@ impl Tcb {
     /// has urgent data if the urgent pointer is in advance of the data consumed", once for each
     /// pointer (MUST-31, MUST-32). Without a path nothing can be remembered, and the user hears
     /// each time.
+    #[inline(always)]
     pub(super) fn hears_urgent(
         &mut self,
         segment: &Segment,
         paths: &mut Paths,
         arrival: &mut Arrival,
     ) {
+        if segment.flags.has(Flags::URG) {
+            self.hears_pointer(segment, paths, arrival);
+        }
+    }
+
+    #[cold]
+    fn hears_pointer(&mut self, segment: &Segment, paths: &mut Paths, arrival: &mut Arrival) {
         let pointer = Seq(segment.seq).plus(u32::from(segment.urgent));
-        let urgent = segment.flags.has(Flags::URG) && pointer.after(self.rcv_nxt);
-        if !urgent || !self.receives() {
+        if !pointer.after(self.rcv_nxt) || !self.receives() {
             return;
         }
         if let Some(path) = paths.lend(self) {
@@ -46,6 +53,7 @@ impl Tcb {
 
     /// SEND with the URGENT flag (RFC 9293 s3.10.2): all that was promised up to now is urgent
     /// (MUST-30). False if there is no path to remember it: then it is sent as any other text.
+    #[cold]
     pub fn urge(&mut self, paths: &mut Paths) -> bool {
         let end = self.promised;
         let Some(path) = paths.lend(self) else { return false };
@@ -58,6 +66,7 @@ impl Tcb {
     /// Points to the end of the urgent data that is ahead of the segment. One that is further ahead
     /// than the field can say is pointed at as far as it can.
     /// MUST-62: "the sequence number of the octet following the urgent data".
+    #[cold]
     pub(super) fn mark_urgent(&mut self, transmit: &mut Transmit, paths: &mut Paths) {
         let said = paths.of(self).and_then(|path| path.urgent.said);
         let Some(end) = said.map(|end| end.min(self.promised)) else { return };

@@ -85,7 +85,7 @@ impl Wheel {
     /// Files `node` to fire at `at` or up to one tick later, never earlier; moves it if it is filed
     /// already. A time that has passed is due at the next [`Wheel::expire`]; `NEVER` only takes the
     /// node out. O(1).
-    #[inline]
+    #[inline(always)]
     pub fn arm(&mut self, node: u32, at: Instant) {
         let index = self.index(node);
         if self.links[index].next != UNFILED {
@@ -194,7 +194,7 @@ impl Wheel {
 
     /// Puts the node at `index` at the end of the ring where its deadline belongs; answers that
     /// slot's first tick.
-    #[inline]
+    #[inline(always)]
     fn link(&mut self, index: usize) -> u64 {
         let tick = tick_after(self.links[index].at).max(self.tick);
         let differing = tick ^ self.tick;

@@ -49,6 +49,22 @@ pub(super) enum Layout {
     Any,
 }
 
+#[inline(always)]
+fn timestamps_words((value, echo): (u32, u32)) -> [u32; 3] {
+    [u32::from_be_bytes(TIMESTAMPS_ALONE), value, echo]
+}
+
+#[inline(always)]
+fn syn_words(mss: u16, (value, echo): (u32, u32), shift: u8) -> [u32; 5] {
+    [
+        u32::from_be_bytes([MSS, 4, 0, 0]) | u32::from(mss),
+        u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]),
+        value,
+        echo,
+        u32::from_be_bytes([NOP, WINDOW_SCALE, 3, shift]),
+    ]
+}
+
 /// Words of options in the longest header.
 const WORDS_MAX: usize = 10;
 
@@ -78,16 +94,17 @@ impl Options {
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Options, Malformed> {
         let mut options = Options::NONE;
-        if bytes.is_empty() || options.read_syn(bytes) {
+        if bytes.is_empty() || options.read_syn(bytes).is_some() {
             return Ok(options);
         }
         options.timestamps = Options::only_timestamps(bytes);
         if options.timestamps.is_some() { Ok(options) } else { Options::parse_any(bytes) }
     }
 
-    /// Reads a SYN's as Linux, and we, lay them out into what has none; false if these are not so.
+    /// Reads a SYN's as Linux, and we, lay them out into what has none; answers their words, or
+    /// `None` if these are not so.
     #[inline(always)]
-    fn read_syn(&mut self, bytes: &[u8]) -> bool {
+    fn read_syn(&mut self, bytes: &[u8]) -> Option<[u32; 5]> {
         let &[
             MSS,
             4,
@@ -104,15 +121,16 @@ impl Options {
             shift,
         ] = bytes
         else {
-            return false;
+            return None;
         };
-        let &[v0, v1, v2, v3, e0, e1, e2, e3] = pair else { return false };
-        let (value, echo) = ([v0, v1, v2, v3], [e0, e1, e2, e3]);
-        self.mss = Some(u16::from_be_bytes([m0, m1]));
+        let &[v0, v1, v2, v3, e0, e1, e2, e3] = pair else { return None };
+        let mss = u16::from_be_bytes([m0, m1]);
+        let stamps = (u32::from_be_bytes([v0, v1, v2, v3]), u32::from_be_bytes([e0, e1, e2, e3]));
+        self.mss = Some(mss);
         self.window_scale = Some(shift);
         self.sack_permitted = true;
-        self.timestamps = Some((u32::from_be_bytes(value), u32::from_be_bytes(echo)));
-        true
+        self.timestamps = Some(stamps);
+        Some(syn_words(mss, stamps, shift))
     }
 
     /// RFC 7323 appendix A: what nearly every segment has that has options at all.
@@ -135,16 +153,13 @@ impl Options {
         }
         if let Some(pair) = Options::only_timestamps(bytes) {
             self.timestamps = Some(pair);
-        } else if !self.read_syn(bytes) {
-            *self = Options::parse_any(bytes).ok()?;
-            return Some(checksum::sum(bytes));
+            return Some(checksum::sum_words(&timestamps_words(pair)));
         }
-        // What stands as we would write it has the words that we would write.
-        Some(match self.layout() {
-            Layout::Timestamps(words) => checksum::sum_words(&words),
-            Layout::Syn(words) => checksum::sum_words(&words),
-            Layout::Nothing | Layout::Any => checksum::sum(bytes),
-        })
+        if let Some(words) = self.read_syn(bytes) {
+            return Some(checksum::sum_words(&words));
+        }
+        *self = Options::parse_any(bytes).ok()?;
+        Some(checksum::sum(bytes))
     }
 
     /// How the options are laid out.
@@ -156,16 +171,10 @@ impl Options {
         }
         match (timestamps, mss, window_scale, sack_permitted) {
             (None, None, None, false) => Layout::Nothing,
-            (&Some((value, echo)), None, None, false) => {
-                Layout::Timestamps([u32::from_be_bytes(TIMESTAMPS_ALONE), value, echo])
+            (&Some(stamps), None, None, false) => Layout::Timestamps(timestamps_words(stamps)),
+            (&Some(stamps), &Some(mss), &Some(shift), true) => {
+                Layout::Syn(syn_words(mss, stamps, shift))
             }
-            (&Some((value, echo)), &Some(mss), &Some(shift), true) => Layout::Syn([
-                u32::from_be_bytes([MSS, 4, 0, 0]) | u32::from(mss),
-                u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]),
-                value,
-                echo,
-                u32::from_be_bytes([NOP, WINDOW_SCALE, 3, shift]),
-            ]),
             _ => Layout::Any,
         }
     }
@@ -228,6 +237,7 @@ impl Options {
         }
     }
 
+    #[cold]
     fn len_of_any(&self) -> usize {
         let sack_word = self.sack_permitted && self.timestamps.is_none();
         let words = usize::from(self.mss.is_some())

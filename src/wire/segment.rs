@@ -194,7 +194,7 @@ fn parse_plain(frame: &[u8], verify: Verify, packet: &mut Packet) -> Option<()> 
 }
 
 /// [`parse`] of whatever there is.
-#[inline(never)] // Out of the way of what is plain.
+#[cold] // Out of the way of what is plain.
 fn parse_any(frame: &[u8], verify: Verify) -> Result<Packet, Malformed> {
     let (ethernet, at) = ethernet::Header::parse(frame)?;
     let body = match ethernet.ethertype {
@@ -392,7 +392,7 @@ fn emit_plain<const WORDS: usize>(
 }
 
 /// [`emit`] of whatever there is.
-#[inline(never)] // Out of the way of what is plain.
+#[cold] // Out of the way of what is plain.
 fn emit_any(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip_id: u16, ttl: u8) {
     let family = segment.family();
     let payload_at = header_len(ethernet.vlan.is_some(), family, &segment.options);
