@@ -304,31 +304,13 @@ impl<A: App> Engine<A> {
             return;
         }
         let Owes { bytes, urgent, curtail, close, abort } = owes;
-        if urgent || curtail || abort {
-            return self.mark_rare(slot, owes, now);
-        }
         let tcb = &mut self.table.tcbs[slot as usize];
         let before = tcb.state();
         tcb.promise(bytes);
-        if close {
-            tcb.close();
+        if urgent {
+            self.mark_urgent(slot);
         }
-        // CLOSE in SYN-SENT deletes the block as ABORT does (RFC 9293 s3.10.4).
-        if tcb.state() == State::Closed {
-            self.end(slot, before, End::Aborted, now);
-        }
-    }
-
-    /// [`Engine::mark`] of what few do.
-    #[cold]
-    fn mark_rare(&mut self, slot: u32, owes: Owes, now: Instant) {
         let tcb = &mut self.table.tcbs[slot as usize];
-        let before = tcb.state();
-        let Owes { bytes, urgent, curtail, close, abort } = owes;
-        tcb.promise(bytes);
-        if urgent && !tcb.urge(&mut self.table.paths) {
-            self.counters.urgent_unsaid += 1;
-        }
         if curtail {
             tcb.curtail();
         }
@@ -338,8 +320,16 @@ impl<A: App> Engine<A> {
         if abort {
             tcb.abort();
         }
+        // CLOSE in SYN-SENT deletes the block as ABORT does (RFC 9293 s3.10.4).
         if tcb.state() == State::Closed {
             self.end(slot, before, End::Aborted, now);
+        }
+    }
+
+    #[cold]
+    fn mark_urgent(&mut self, slot: u32) {
+        if !self.table.tcbs[slot as usize].urge(&mut self.table.paths) {
+            self.counters.urgent_unsaid += 1;
         }
     }
 

@@ -293,6 +293,7 @@ impl Tcb {
     }
 
     /// Takes back what was promised and never sent. A FIN that waits for it goes at once.
+    #[cold]
     pub fn curtail(&mut self) {
         let sent = match self.state {
             // What is under way is the SYN.
@@ -335,6 +336,7 @@ impl Tcb {
     }
 
     /// ABORT (RFC 9293 s3.10.5): CLOSED, and an RST owed where the peer has something to forget.
+    #[inline(never)]
     pub fn abort(&mut self) {
         match self.state {
             State::Closed => return,

@@ -53,7 +53,6 @@ impl Tcb {
 
     /// SEND with the URGENT flag (RFC 9293 s3.10.2): all that was promised up to now is urgent
     /// (MUST-30). False if there is no path to remember it: then it is sent as any other text.
-    #[cold]
     pub fn urge(&mut self, paths: &mut Paths) -> bool {
         let end = self.promised;
         let Some(path) = paths.lend(self) else { return false };
