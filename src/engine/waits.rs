@@ -41,11 +41,11 @@ pub struct Waits {
     used: usize,
 }
 
-/// Places of a chunk: 40 kB.
-const CHUNK: usize = if cfg!(test) { 3 } else { 1024 };
+/// Places of a chunk: 2.5 kB.
+const CHUNK: usize = if cfg!(test) { 3 } else { 64 };
 
-/// Connections whose memory is touched at the start: 2.6 MB.
-const READY: usize = 64 * CHUNK;
+/// Chunks that are touched at the start, if there are so many: 2.6 MB.
+const READY_CHUNKS: usize = 1024;
 
 /// How far ahead an end is prepared for: a few of them take as long as memory does.
 const SOON: usize = 8;
@@ -59,7 +59,7 @@ impl Waits {
         assert!(max > 0);
         let (index, chunks) = (Index::for_many(max), places_for(max) / CHUNK);
         let mut places = reserved(chunks * CHUNK);
-        let ready = chunks.min(READY / CHUNK);
+        let ready = chunks.min(READY_CHUNKS);
         places.resize(ready * CHUNK, TimeWait::default());
         let mut free = Vec::with_capacity(chunks);
         free.extend((0..ready as u32).rev());
@@ -172,7 +172,7 @@ impl Waits {
     /// Ends of connections that have an address with a number.
     pub fn numbers(&self) -> usize {
         let six = |wait: &&TimeWait| wait.key.family() == Family::V6;
-        2 * self.places.iter().filter(six).count()
+        2 * self.filed().map(|(_, wait)| wait).filter(six).count()
     }
 
     /// Every connection is found by its key, and there are as many as are filed.
@@ -181,7 +181,7 @@ impl Waits {
     /// If not: a bug of ours.
     pub fn check(&self) {
         let mut live = 0;
-        for (place, wait) in self.places.iter().enumerate().filter(|(_, wait)| !is_empty(wait)) {
+        for (place, wait) in self.filed() {
             live += 1;
             let found = self.find(&wait.key, wait.key.bucket(&self.secret));
             assert_eq!(found, Some(place as u32), "{wait:?} is found");
@@ -189,6 +189,13 @@ impl Waits {
         assert_eq!(live, self.len());
         assert!(live <= self.used && self.used <= self.max);
         assert_eq!((self.queue.len() + self.free.len()) * CHUNK, self.places.len());
+    }
+
+    /// Those that wait, with their places, in order.
+    fn filed(&self) -> impl Iterator<Item = (usize, &TimeWait)> {
+        let chunk = |&chunk: &u32| (chunk as usize * CHUNK..).take(CHUNK);
+        let places = self.queue.iter().flat_map(chunk);
+        places.map(|place| (place, &self.places[place])).filter(|(_, wait)| !is_empty(wait))
     }
 
     /// Puts a chunk at the end of the queue.
