@@ -75,7 +75,7 @@ mod ours {
     use shakedown::app::server::{Server, Service};
     use shakedown::app::{App, Conn, Launch, Refusal};
     use shakedown::device::link::{self, Link};
-    use shakedown::engine::{Config, Engine, Listener, Subnet};
+    use shakedown::engine::{AWAKE_MAX, Config, Engine, Listener, Subnet};
     use shakedown::flow::FlowKey;
     use shakedown::flow::tuples::{Range, Ranges, Target};
     use shakedown::frame::Pool;
@@ -103,6 +103,7 @@ mod ours {
 
     impl App for Churn {
         type State = ();
+        type Idle = ();
 
         fn established(&mut self, conn: &mut Conn<'_, ()>) {
             self.open.push_back(conn.key());
@@ -172,6 +173,7 @@ mod ours {
                 }),
                 keepalive: None,
                 connections_max,
+                awake_max: AWAKE_MAX,
                 tcp: tcp::Config { msl: Span::from_millis(1), ..tcp::Config::default() },
                 verify: Verify::All,
                 seed: 1,

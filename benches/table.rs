@@ -25,8 +25,8 @@ trait Index {
     fn remove(&mut self, key: &FlowKey);
 }
 
-impl Index for Table<()> {
-    fn new(max: u32) -> Table<()> {
+impl Index for Table<(), ()> {
+    fn new(max: u32) -> Table<(), ()> {
         Table::new(max, 0, Secret::from_seed(1), &Config::default())
     }
 
@@ -119,7 +119,7 @@ fn run<I: Index>(criterion: &mut Criterion, name: &str, sizes: &[u32]) {
 }
 
 fn table(criterion: &mut Criterion) {
-    run::<Table<()>>(criterion, "table", SIZES);
+    run::<Table<(), ()>>(criterion, "table", SIZES);
     run::<HashMap<FlowKey, u32>>(criterion, "std_hash_map", SIZES);
     run::<Scan>(criterion, "vec_scan", &[1_000, 100_000]);
 }

@@ -76,14 +76,14 @@ def load(number, name):
         return None
     client, server = (json.load(open(path))[side] for side in ("client", "server"))
     return {"rate": client["handshakes_per_second"], "rss": int(open(path + ".rss").read()) * 1024,
-            "bytes": (client["bytes_per_connection"], server["bytes_per_connection"])}
+            "bytes": (client["bytes_per_idle"], server["bytes_per_idle"])}
 
 def plain(name):
     return int(name.replace("k", "000").replace("m", "000000"))
 
 numbers = range(1, int(rounds) + 1)
 first = [load(number, held[0]) for number in numbers]
-print(f"{'held':>6} {'connections/s [min..max]':>36}  ratio [min..max]      RSS MB  RSS B/side  reported B, client and server")
+print(f"{'held':>6} {'connections/s [min..max]':>36}  ratio [min..max]      RSS MB  RSS B/side  B at rest, client and server")
 missing = False
 for name in held:
     pairs = [(load(number, name), base) for number, base in zip(numbers, first)]

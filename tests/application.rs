@@ -35,6 +35,7 @@ struct Polite {
 
 impl App for Polite {
     type State = ();
+    type Idle = ();
 
     fn established(&mut self, conn: &mut Conn<'_, ()>) {
         conn.send(10);
@@ -93,6 +94,7 @@ impl Bench {
             ranges: None,
             keepalive: None,
             connections_max: 16,
+            awake_max: 0,
             tcp,
             verify: Verify::All,
             seed: 1,

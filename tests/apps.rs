@@ -38,6 +38,7 @@ fn config(address: Ipv4Addr, mac: u8) -> Config {
         ranges: None,
         keepalive: None,
         connections_max: CONNECTIONS_MAX,
+        awake_max: 0,
         tcp: tcp::Config { msl: Span::from_millis(2), ..tcp::Config::default() },
         verify: Verify::All,
         seed: u64::from(mac),

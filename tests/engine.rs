@@ -24,6 +24,7 @@ struct Greedy;
 
 impl App for Greedy {
     type State = ();
+    type Idle = ();
 
     fn established(&mut self, _conn: &mut Conn<'_, ()>) {}
     fn received(&mut self, _conn: &mut Conn<'_, ()>, _data: &[u8]) {}
@@ -54,6 +55,7 @@ fn config(address: Ipv4Addr, listeners: Vec<Listener>) -> Config {
         ranges: None,
         keepalive: None,
         connections_max: 4096,
+        awake_max: 0,
         tcp: tcp::Config::default(),
         verify: Verify::All,
         seed: 1,

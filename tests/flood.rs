@@ -28,6 +28,7 @@ struct Tally {
 
 impl App for Tally {
     type State = ();
+    type Idle = ();
 
     fn established(&mut self, _conn: &mut Conn<'_, ()>) {
         self.established += 1;

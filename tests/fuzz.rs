@@ -100,6 +100,7 @@ fn config(rng: &mut Rng) -> Config {
         subnets: vec![Subnet::only(OURS, 24), Subnet::only(OURS6, 64)],
         keepalive: Some(keepalive),
         connections_max: 16,
+        awake_max: 0,
         tcp: tcp::Config {
             msl: any(rng, 0, 3_000),
             syn_retries: rng.below(4) as u8,
@@ -159,6 +160,7 @@ struct Lingerer;
 
 impl App for Lingerer {
     type State = ();
+    type Idle = ();
 
     fn established(&mut self, _conn: &mut Conn<'_, ()>) {}
     fn received(&mut self, conn: &mut Conn<'_, ()>, _data: &[u8]) {

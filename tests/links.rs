@@ -28,6 +28,7 @@ struct Idle;
 
 impl App for Idle {
     type State = ();
+    type Idle = ();
 
     fn established(&mut self, _conn: &mut Conn<'_, ()>) {}
     fn received(&mut self, _conn: &mut Conn<'_, ()>, _data: &[u8]) {}
@@ -56,6 +57,7 @@ impl Bench {
             ranges: None,
             keepalive: None,
             connections_max: 16,
+            awake_max: 0,
             tcp: tcp::Config::default(),
             verify: Verify::All,
             seed: 1,

@@ -122,6 +122,7 @@ fn config(end: usize, address: IpAddr) -> Config {
         ranges: None,
         keepalive: None,
         connections_max: 512,
+        awake_max: 0,
         tcp: tcp::Config { msl: MSL, ..tcp::Config::default() },
         verify: Verify::All,
         seed: 1,

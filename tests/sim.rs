@@ -350,6 +350,7 @@ struct Crossing {
 
 impl App for Crossing {
     type State = ();
+    type Idle = ();
 
     fn established(&mut self, conn: &mut Conn<'_, ()>) {
         self.established += 1;

@@ -98,6 +98,7 @@ fn config(address: Ipv4Addr, mac: Mac) -> Config {
         ranges: None,
         keepalive: None,
         connections_max: 1024,
+        awake_max: 0,
         tcp: tcp::Config { msl: Span::from_millis(2), ..tcp::Config::default() },
         verify: Verify::All,
         seed: 1,

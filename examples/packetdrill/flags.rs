@@ -152,6 +152,7 @@ impl Raw {
             ranges: None,
             keepalive: None,
             connections_max: CONNECTIONS_MAX,
+            awake_max: 0,
             tcp,
             verify: Verify::All,
             seed,

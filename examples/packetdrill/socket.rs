@@ -207,6 +207,7 @@ impl Sockets {
 
 impl App for Sockets {
     type State = Id;
+    type Idle = ();
 
     fn established(&mut self, conn: &mut Conn<'_, Id>) {
         match self.find(*conn.state) {

@@ -5,7 +5,7 @@
 //! launched in time is launched as soon as it can be, and its latency counts from when it was due.
 
 pub use super::load::{Close, Load, Workload};
-use super::results::Results;
+use super::results::{Progress, Results};
 use super::schedule::Schedule;
 use super::{App, Conn, Launch, Owes, Refusal, get, rr, transfer};
 use crate::tcp::End;
@@ -57,23 +57,6 @@ pub struct State {
 }
 
 const _: () = assert!(size_of::<State>() <= 72);
-
-/// How a transaction goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    Waiting,
-    /// The response is complete. `good` if it is what was asked for, `last` if the peer will close.
-    Complete {
-        good: bool,
-        last: bool,
-    },
-    /// What came can't be understood.
-    Broken,
-}
-
-impl Progress {
-    pub const GOOD: Progress = Progress::Complete { good: true, last: false };
-}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
@@ -293,6 +276,8 @@ impl Client {
 
 impl App for Client {
     type State = State;
+    /// Whether it is one to be held beside the load.
+    type Idle = bool;
 
     fn established(&mut self, conn: &mut Conn<'_, State>) {
         if conn.state.held {
@@ -402,6 +387,16 @@ impl App for Client {
                 unreachable!("nothing was promised")
             }
         }
+    }
+
+    fn rest(&self, state: &State) -> Option<bool> {
+        // One with an exchange waits for something.
+        let open = state.stage == Stage::Running && matches!(state.exchange, Exchange::None);
+        open.then_some(state.held)
+    }
+
+    fn wake(&self, held: bool) -> State {
+        State { held, stage: Stage::Running, ..State::default() }
     }
 
     fn launch(&mut self, now: Instant) -> Option<Launch<State>> {

@@ -1,10 +1,9 @@
 //! A client's HTTP/1.1 GET: the request, and what is checked of the response. Requests keep the
 //! connection but for the last one, which says `Connection: close`.
 
-use super::client::Progress;
 use super::head::{Familiar, Head};
 use super::pattern;
-use super::results::Results;
+use super::results::{Progress, Results};
 
 /// The requests of all connections of a run.
 #[derive(Clone, Debug)]

@@ -47,6 +47,19 @@ pub struct State {
     stopping: bool,
 }
 
+impl State {
+    /// Bytes promised so far, if there is nothing else to know: it waits for a request.
+    pub fn rest(&self) -> Option<u64> {
+        let waits = self.head.is_untouched() && self.farewell.is_none() && !self.stopping;
+        waits.then_some(self.promised)
+    }
+
+    /// One that waits for a request, with so many bytes promised so far.
+    pub fn woken(promised: u64) -> State {
+        State { promised, ..State::default() }
+    }
+}
+
 /// What was served, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {

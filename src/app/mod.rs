@@ -36,6 +36,9 @@ pub trait App {
     /// What the behaviour keeps for one connection.
     type State: Copy + Default;
 
+    /// What it keeps of that for an idle connection, in less memory; `()` if it never does.
+    type Idle: Copy;
+
     /// The connection is ESTABLISHED. A client's request marked here rides on the handshake's last
     /// ACK.
     fn established(&mut self, conn: &mut Conn<'_, Self::State>);
@@ -68,6 +71,17 @@ pub trait App {
     /// Writes the payload bytes at stream offsets `offset..offset + out.len()`: bytes that were
     /// marked by [`Conn::send`] and are not acknowledged.
     fn payload(&self, state: &Self::State, offset: u64, out: &mut [u8]);
+
+    /// What is to be kept of an idle connection; `None` if all of the state is needed. Nothing is
+    /// told and nothing asked of the connection until [`App::wake`].
+    fn rest(&self, _state: &Self::State) -> Option<Self::Idle> {
+        None
+    }
+
+    /// The state of a connection again of which `idle` was kept.
+    fn wake(&self, _idle: Self::Idle) -> Self::State {
+        Self::State::default()
+    }
 
     /// Bytes the behaviour can take now: bounds the receive window we advertise. `u32::MAX` if it
     /// keeps nothing.

@@ -5,6 +5,23 @@ use crate::stats::histogram::Histogram;
 use crate::tcp::End;
 use crate::time::Span;
 
+/// How a transaction goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Waiting,
+    /// The response is complete. `good` if it is what was asked for, `last` if the peer will close.
+    Complete {
+        good: bool,
+        last: bool,
+    },
+    /// What came can't be understood.
+    Broken,
+}
+
+impl Progress {
+    pub const GOOD: Progress = Progress::Complete { good: true, last: false };
+}
+
 /// Connections by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends([u64; End::ALL.len()]);

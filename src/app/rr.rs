@@ -1,9 +1,8 @@
 //! A client's request and response of fixed sizes, against `echo` (ours, or any other) or, with no
 //! response, `discard`. An echo is compared byte for byte.
 
-use super::client::Progress;
 use super::pattern;
-use super::results::Results;
+use super::results::{Progress, Results};
 
 /// The sizes of all exchanges of a run.
 #[derive(Clone, Copy, Debug)]

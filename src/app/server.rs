@@ -57,6 +57,17 @@ pub enum State {
 
 const _: () = assert!(size_of::<State>() <= 48);
 
+/// A connection of a server that has nothing under way.
+#[derive(Clone, Copy, Debug)]
+pub enum Idle {
+    /// Between requests, with what was promised so far.
+    Http(u16, u64),
+    Discard,
+    HalfClose,
+}
+
+const _: () = assert!(size_of::<Idle>() <= 16);
+
 impl Server {
     /// A server with a service for each listener, in the order of the engine's configuration.
     /// Memory for echo's rings is reserved here, for up to `connections_max` connections at a time.
@@ -128,6 +139,7 @@ impl Server {
 
 impl App for Server {
     type State = State;
+    type Idle = Idle;
 
     fn established(&mut self, conn: &mut Conn<'_, State>) {
         self.served.established += 1;
@@ -226,6 +238,29 @@ impl App for Server {
             State::New | State::Accept | State::EchoRefused | State::Discard => {
                 unreachable!("nothing was promised")
             }
+        }
+    }
+
+    fn rest(&self, state: &State) -> Option<Idle> {
+        match state {
+            State::Http(site, state) => state.rest().map(|promised| Idle::Http(*site, promised)),
+            State::Discard => Some(Idle::Discard),
+            State::HalfClose => Some(Idle::HalfClose),
+            // Who is new, or sends, is never idle for long; an echo's ring is far more than a slot.
+            State::New
+            | State::Accept
+            | State::Echo(_)
+            | State::EchoRefused
+            | State::Chargen(_)
+            | State::Stream(_) => None,
+        }
+    }
+
+    fn wake(&self, idle: Idle) -> State {
+        match idle {
+            Idle::Http(site, promised) => State::Http(site, http::State::woken(promised)),
+            Idle::Discard => State::Discard,
+            Idle::HalfClose => State::HalfClose,
         }
     }
 

@@ -2,8 +2,7 @@
 //! down, all of them verified at the end that they come to. An upload may also go to a sink that
 //! says nothing (`discard`, or `nc -l`); it is then good when all of it was acknowledged.
 
-use super::client::Progress;
-use super::results::Results;
+use super::results::{Progress, Results};
 use super::stream::{ENDLESS, ORDER_BYTES, Order, RECEIPT_BYTES, Receipt};
 use super::{Owes, pattern};
 

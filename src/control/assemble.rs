@@ -8,7 +8,7 @@ use crate::app::client::{self, Client, Close, Workload};
 use crate::app::schedule::Schedule;
 use crate::app::server::{self, Server};
 use crate::app::stream::ENDLESS;
-use crate::engine::{Config, Listener, Subnet};
+use crate::engine::{AWAKE_MAX, Config, Listener, Subnet};
 use crate::flow::Rss;
 use crate::flow::tuples::Ranges;
 use crate::rng::Rng;
@@ -55,6 +55,7 @@ pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config
         ranges: None,
         keepalive: stack.keepalive,
         connections_max: stack.connections_max,
+        awake_max: AWAKE_MAX,
         tcp: tcp::Config { mss, timestamp_origin_ms: clock::wall_ms(), ..stack.tcp },
         verify: stack.verify,
         seed: seed(stack, Share::WHOLE),

@@ -144,6 +144,7 @@ impl Nic {
     where
         A: App + Send + 'static,
         A::State: Send,
+        A::Idle: Send,
     {
         let environment = |error: io::Error| Failure::Environment(error.to_string());
         let (mut members, mut memory) = (Vec::new(), 0);
@@ -186,6 +187,7 @@ impl Nic {
         D: Device + Send + 'static,
         A: App + Send + 'static,
         A::State: Send,
+        A::Idle: Send,
     {
         let &Crew { stack, duration, output, run, board } = crew;
         let Seat { share, place, afoot } = seat;
@@ -410,6 +412,7 @@ mod tests {
 
     impl App for Planted {
         type State = ();
+        type Idle = ();
 
         fn established(&mut self, _conn: &mut Conn<'_, ()>) {}
         fn received(&mut self, _conn: &mut Conn<'_, ()>, _data: &[u8]) {}

@@ -207,6 +207,7 @@ impl Side {
                 "driver": device.driver, "mode": device.mode, "counters": object(&device.counters),
             },
             "bytes_per_connection": self.found.bytes_per_connection,
+            "bytes_per_idle": self.found.bytes_per_idle,
             "bytes_per_time_wait": self.found.bytes_per_time_wait,
             "busy_ratio": self.busy_ratio(),
             "frames_missing": self.found.frames_missing,
@@ -291,6 +292,7 @@ pub(super) mod tests {
             time_wait_left: 0,
             frames_missing: 0,
             bytes_per_connection: 200,
+            bytes_per_idle: 84,
             bytes_per_time_wait: 52,
             device: Report {
                 driver: "veth".to_string(),

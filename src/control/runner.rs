@@ -124,6 +124,8 @@ pub struct Finding {
     /// Frames that are in nobody's hands at the end: a bug of ours if not zero.
     pub frames_missing: i64,
     pub bytes_per_connection: u64,
+    /// Of one that is idle and has left its slot.
+    pub bytes_per_idle: u64,
     /// Of one in TIME-WAIT whose last ACK is out.
     pub bytes_per_time_wait: u64,
     /// Of several workers: the slowest mode, and the sums of the counters.
@@ -289,6 +291,7 @@ impl<D: Device, A: App> Runner<D, A> {
             time_wait_left: engine.connections() as u64 - live_left,
             frames_missing: self.frames as i64 - self.worker.frames() as i64,
             bytes_per_connection: engine.bytes_per_connection() as u64,
+            bytes_per_idle: engine.bytes_per_idle() as u64,
             bytes_per_time_wait: engine.bytes_per_time_wait() as u64,
             device: self.worker.dev.report(),
             pcap_error,

@@ -206,10 +206,11 @@ fn machine(side: &Side) -> String {
         mode => format!("AF_XDP {mode} on {driver}"),
     };
     format!(
-        "{via}, {workers} {}, {:.0} % of turns busy, {} bytes a connection",
+        "{via}, {workers} {}, {:.0} % of turns busy, {} bytes a connection, {} at rest",
         if workers == 1 { "worker" } else { "workers" },
         side.busy_ratio() * 100.0,
-        side.found.bytes_per_connection
+        side.found.bytes_per_connection,
+        side.found.bytes_per_idle
     )
 }
 

@@ -72,10 +72,15 @@ impl<A: App> Engine<A> {
                     self.counters.rx_icmp_ignored += 1;
                     return Some(frame);
                 }
-                let Some(slot) = self.quoted(&quoted) else {
-                    let frame = self.pass_on(frame)?;
-                    self.counters.rx_icmp_ignored += 1;
-                    return Some(frame);
+                let slot = match self.quoted(&quoted) {
+                    Some(slot) if !self.table.is_resting(slot) => slot,
+                    elsewhere => {
+                        // Nothing of who rests is in flight, that it could be about.
+                        let rests = elsewhere.is_some();
+                        let frame = if rests { frame } else { self.pass_on(frame)? };
+                        self.counters.rx_icmp_ignored += 1;
+                        return Some(frame);
+                    }
                 };
                 let seq = Seq(quoted.seq);
                 // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56).
@@ -102,7 +107,7 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// The connection whose segment an error quotes.
+    /// The place of the connection whose segment an error quotes.
     fn quoted(&self, quoted: &Quoted) -> Option<u32> {
         self.find(&Endpoints {
             local: SocketAddr::new(quoted.src, quoted.src_port),

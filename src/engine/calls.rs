@@ -77,7 +77,7 @@ impl<A: App> Engine<A> {
         endpoints: &Endpoints,
         act: impl FnOnce(&mut A, &mut Conn<'_, A::State>),
     ) -> bool {
-        let slot = self.find(endpoints).or_else(|| {
+        let slot = self.find(endpoints).map(|place| self.awake(place, now)).or_else(|| {
             // Whom the user speaks to has to have a slot.
             let place = self.half_open_between(endpoints)?;
             self.give_slot(now, place)
@@ -95,6 +95,7 @@ impl<A: App> Engine<A> {
     /// The state of the connection between `endpoints`; `Closed` if there is none.
     pub fn state_of(&self, endpoints: &Endpoints) -> State {
         match self.find(endpoints) {
+            Some(place) if self.table.is_resting(place) => State::Established,
             Some(slot) => self.tcb(slot).state(),
             None if self.half_open_between(endpoints).is_some() => State::SynReceived,
             None if self.waiting(endpoints).is_some() => State::TimeWait,

@@ -34,6 +34,9 @@ pub struct Config {
     /// Connections at a time, as many more in TIME-WAIT, and as many in SYN-RECEIVED up to
     /// [`tcp::Config::syn_backlog`]. Memory for them is set aside at start.
     pub connections_max: u32,
+    /// Slots in use before idle connections rest in less memory. As many as
+    /// [`AWAKE_MAX`](super::AWAKE_MAX) unless it is tried what comes of fewer.
+    pub awake_max: u32,
     pub tcp: tcp::Config,
     pub verify: Verify,
     /// Where the run's secrets and its random numbers come from. Workers of one run have the same,

@@ -22,8 +22,11 @@ impl<A: App> Engine<A> {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(now, EXPIRIES_MAX, &mut due);
         for node in due.drain(..) {
-            match node.checked_sub(self.table.max() as u32) {
-                None => self.expire_slot(node, now),
+            match node.checked_sub(self.nodes.syn(0)) {
+                None => {
+                    let slot = self.awake(node, now);
+                    self.expire_slot(slot, now);
+                }
                 Some(place) => self.expire_syn(place, now),
             }
         }
@@ -142,9 +145,24 @@ impl<A: App> Engine<A> {
 
     /// While stopping: asks each connection once to close, at most so many now.
     pub(super) fn drain(&mut self, now: Instant, most: u32) {
-        let max = self.config.connections_max;
-        let end = self.drain_at.saturating_add(most).min(max);
-        for slot in self.drain_at..end {
+        let slots = self.table.tcbs.len() as u32;
+        if (slots..self.config.connections_max).contains(&self.drain_at) {
+            self.drain_at = self.config.connections_max;
+        }
+        let end = match self.drain_at < slots {
+            true => self.drain_at.saturating_add(most).min(slots),
+            false => self.drain_at.saturating_add(most).min(self.table.places()),
+        };
+        for place in self.drain_at..end {
+            if self.table.is_resting(place) {
+                // It is asked as it wakes.
+                if self.table.resting(place).is_some() {
+                    let slot = self.wake(place, now);
+                    self.settle(slot, now);
+                }
+                continue;
+            }
+            let slot = place;
             match self.tcb(slot).state() {
                 State::Closed | State::Listen | State::TimeWait => {}
                 State::SynSent
@@ -160,7 +178,7 @@ impl<A: App> Engine<A> {
                 }
             }
         }
-        self.drain_at = end;
+        self.drain_at = self.drain_at.max(end);
     }
 }
 

@@ -179,7 +179,7 @@ impl<A: App> Engine<A> {
         let room = self.app.window(&A::State::default());
         let mut env = Env { config, now, room, nagle: false, paths };
         let arrival = tcb.arrives(segment, &mut env);
-        let node = self.syn_node(place);
+        let node = self.nodes.syn(place);
         let answers = self.lay_out_answer(now, &mut tcb, &arrival, segment, node);
         if arrival.refuse {
             return self.refuse(frame, segment, from, tx);
@@ -292,15 +292,10 @@ impl<A: App> Engine<A> {
     /// may have that of one that had the place before: it is left for the wheel to find out.
     fn arm_syn(&mut self, place: u32, now: Instant) {
         let at = self.syns.get(place).resend_at(now);
-        let node = self.syn_node(place);
-        if at < self.wheel.at(node) {
+        let node = self.nodes.syn(place);
+        if self.wheel.deadline(node).is_none_or(|filed| at < filed) {
             self.wheel.arm(node, at);
         }
-    }
-
-    /// Of what is at a place, in the wheel and for [`Engine::withholds`].
-    fn syn_node(&self, place: u32) -> u32 {
-        self.table.max() as u32 + place
     }
 
     /// Where the SYN-ACK goes: to its next hop, or where the SYN came from.

@@ -141,6 +141,12 @@ impl Index {
         self.near.remove(hash, slot) || self.remove_far(hash, slot)
     }
 
+    /// Has another slot filed where this one is; false if it is not filed under this hash.
+    pub fn replace(&mut self, hash: u64, slot: u32, other: u32) -> bool {
+        assert!(other != NO_SLOT);
+        self.near.replace(hash, slot, other) || self.far.replace(hash, slot, other)
+    }
+
     #[inline(never)] // Out of the way of what comes and goes.
     fn remove_far(&mut self, hash: u64, slot: u32) -> bool {
         self.far.remove(hash, slot)
@@ -198,15 +204,32 @@ impl Probed {
 
     #[inline(always)]
     fn remove(&mut self, hash: u64, slot: u32) -> bool {
-        let mut hole = self.home(tag(hash));
-        while self.entry(hole).slot != slot {
-            if self.entry(hole).slot == NO_SLOT {
-                return false;
-            }
-            hole = self.after(hole);
+        let place = self.place_of(hash, slot);
+        if let Some(place) = place {
+            self.clear(place);
         }
-        self.clear(hole);
-        true
+        place.is_some()
+    }
+
+    fn replace(&mut self, hash: u64, slot: u32, other: u32) -> bool {
+        let place = self.place_of(hash, slot);
+        if let Some(place) = place {
+            self.entries[place] = Entry { tag: tag(hash), slot: other }.word();
+        }
+        place.is_some()
+    }
+
+    /// Where a slot is filed, if it is under this hash.
+    #[inline(always)]
+    fn place_of(&self, hash: u64, slot: u32) -> Option<usize> {
+        let mut place = self.home(tag(hash));
+        while self.entry(place).slot != slot {
+            if self.entry(place).slot == NO_SLOT {
+                return None;
+            }
+            place = self.after(place);
+        }
+        Some(place)
     }
 
     /// Empties a place that is taken.
@@ -301,23 +324,31 @@ mod tests {
         #[test]
         fn it_finds_what_a_map_finds_whatever_comes_and_goes(
             near_max in 0u32..30,
-            steps in prop::collection::vec((any::<bool>(), 0u32..24, 0u64..9), 1..300),
+            steps in prop::collection::vec((0u8..5, 0u32..24, 0u64..9), 1..300),
         ) {
             let mut index = Index::split(24, near_max);
             let mut filed: BTreeMap<u32, u64> = BTreeMap::new();
-            for (come, slot, hash) in steps {
+            for (act, slot, hash) in steps {
+                let other = (slot + 7) % 24;
                 let hash = hash << 61 | u64::from(slot);
-                match (come, filed.get(&slot).copied()) {
-                    (true, None) => {
+                match (act, filed.get(&slot).copied()) {
+                    (0..2, None) => {
                         index.insert(hash, slot);
                         filed.insert(slot, hash);
                     }
-                    (true, Some(_)) => {}
-                    (false, Some(hash)) => {
+                    (0..2, Some(_)) => {}
+                    (2..4, Some(hash)) => {
                         prop_assert!(index.remove(hash, slot));
                         filed.remove(&slot);
                     }
-                    (false, None) => prop_assert!(!index.remove(hash, slot)),
+                    (2..4, None) => prop_assert!(!index.remove(hash, slot)),
+                    (_, Some(hash)) if !filed.contains_key(&other) => {
+                        prop_assert!(index.replace(hash, slot, other));
+                        filed.remove(&slot);
+                        filed.insert(other, hash);
+                    }
+                    (_, Some(_)) => {}
+                    (_, None) => prop_assert!(!index.replace(hash, slot, other)),
                 }
                 index.check();
                 prop_assert_eq!(index.len(), filed.len());

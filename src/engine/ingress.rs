@@ -156,7 +156,8 @@ impl<A: App> Engine<A> {
         };
         let mut slot = key.and_then(|(key, hash)| {
             let guess = stage.slot.filter(|&slot| self.table.holds(slot, &key));
-            guess.or_else(|| self.table.find_hashed(&key, hash))
+            let place = guess.or_else(|| self.table.find_hashed(&key, hash))?;
+            Some(self.awake(place, now))
         });
         if slot.is_none()
             && let Some(place) = key.and_then(|(key, hash)| self.syns.find(&key, hash))
@@ -251,7 +252,7 @@ impl<A: App> Engine<A> {
         let (config, paths) = (&self.config.tcp, &mut self.table.paths);
         let mut env = Env { config, now, room: 0, nagle: false, paths };
         let arrival = tcb.arrives(segment, &mut env);
-        let node = (self.table.max() + self.syns.max()) as u32 + place;
+        let node = self.nodes.waits() + place;
         let answers = self.lay_out_answer(now, &mut tcb, &arrival, segment, node);
         if arrival.reopen && !self.listens(segment.dst_port) {
             // Nobody would take it over: what is in TIME-WAIT stays there.

@@ -19,6 +19,7 @@ mod discovery;
 mod egress;
 mod expire;
 mod handshake;
+mod idle;
 mod index;
 mod ingress;
 mod leave;
@@ -49,7 +50,7 @@ use routes::Routes;
 pub use routes::Subnet;
 use std::net::IpAddr;
 use syn_cache::SynCache;
-use table::Table;
+use table::{READY_SLOTS, Table};
 use throttle::Throttle;
 use waits::Waits;
 
@@ -59,12 +60,37 @@ const EXPIRIES_MAX: usize = BURST_FRAMES_MAX;
 /// Connections asked to drain a turn.
 const DRAINS_MAX: u32 = 256;
 
+/// Slots in use before idle connections rest, in a configuration that nobody has turned: so many
+/// take 1 MB.
+pub const AWAKE_MAX: u32 = 4096;
+
 /// No listener at this port.
 const NO_LISTENER: u16 = u16::MAX;
 
 /// IPv6 addresses that connections have at a time, at the most: two for each connection, up to 34
 /// MB of them.
 const HOSTS_MAX: u32 = 1 << 20;
+
+/// Numbers of all that may have a timer or answers counted: slots and places of rest as the table
+/// has them, places in the SYN cache, places in TIME-WAIT.
+#[derive(Clone, Copy)]
+struct Nodes {
+    /// Slots, and places of rest.
+    max: u32,
+    /// Places in the SYN cache.
+    syns: u32,
+}
+
+impl Nodes {
+    fn syn(self, place: u32) -> u32 {
+        2 * self.max + place
+    }
+
+    /// The first of TIME-WAIT; there are no timers from here on.
+    fn waits(self) -> u32 {
+        self.syn(self.syns)
+    }
+}
 
 /// The engine of one core.
 pub struct Engine<A: App> {
@@ -77,8 +103,9 @@ pub struct Engine<A: App> {
     workers: u16,
     config: Config,
     secret: Secret,
-    table: Table<A::State>,
+    table: Table<A::State, A::Idle>,
     wheel: Wheel,
+    nodes: Nodes,
     /// Connections that may have something to send, in the order in which it became so.
     ready: Queue,
     routes: Routes,
@@ -95,13 +122,14 @@ pub struct Engine<A: App> {
     /// Until then a cookie that was sent may come back.
     cookies_until: Instant,
     waits: Waits,
-    /// By the place of a connection: in the table, then in the SYN cache, then in TIME-WAIT.
+    round: idle::Round,
+    /// By node.
     throttle: Throttle,
     /// Slots in TIME-WAIT, beside those.
     in_time_wait: usize,
     ip_id: u16,
     stopping: bool,
-    /// The next slot to be asked to drain.
+    /// The place of the next connection to be asked to drain; past all of them if none is to be.
     drain_at: u32,
     announcer: discovery::Announcer,
     complaints: answer::Complaints,
@@ -136,13 +164,18 @@ impl<A: App> Engine<A> {
             false => 0,
         };
         let tables = Secret::from_seed(seeds.next());
+        let nodes = Nodes { max: config.connections_max, syns: syn_backlog };
+        let mut wheel = Wheel::new(nodes.waits(), now);
+        wheel.touch(0..config.connections_max.min(READY_SLOTS));
+        wheel.touch(nodes.syn(0)..nodes.waits());
         Engine {
             app,
             counters: Counters::default(),
             strays: Vec::with_capacity(BURST_FRAMES_MAX),
             workers: 1,
             table: Table::new(config.connections_max, hosts_max, tables, &config.tcp),
-            wheel: Wheel::new(config.connections_max.saturating_add(syn_backlog), now),
+            wheel,
+            nodes,
             ready: Queue::new(),
             neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
@@ -153,16 +186,15 @@ impl<A: App> Engine<A> {
             syncookies: Syncookies::new(secret, Secret::from_seed(seeds.next())),
             cookies_until: Instant::ZERO,
             waits: Waits::new(config.connections_max, tables),
+            round: idle::Round::default(),
             throttle: Throttle::new(
-                config.connections_max as usize
-                    + syn_backlog as usize
-                    + waits::places_for(config.connections_max),
+                nodes.waits() as usize + waits::places_for(config.connections_max),
                 seeds.next(),
             ),
             in_time_wait: 0,
             ip_id: seeds.next() as u16,
             stopping: false,
-            drain_at: config.connections_max,
+            drain_at: u32::MAX,
             announcer: discovery::Announcer::new(&config.subnets),
             complaints: answer::Complaints::new(now),
             routes,
@@ -198,6 +230,7 @@ impl<A: App> Engine<A> {
         if !behind {
             self.launch(now);
         }
+        self.rest(now);
         self.resolve(now, pool, tx);
         self.egress(now, pool, tx);
         self.count_flights();
@@ -216,7 +249,7 @@ impl<A: App> Engine<A> {
     /// When the engine will next have something to do of itself, for a virtual clock.
     pub fn next_deadline(&self, now: Instant) -> Instant {
         let owes = !self.ready.is_empty() || self.syns.owes();
-        let busy = owes || self.drain_at < self.config.connections_max;
+        let busy = owes || self.drain_at < self.table.places();
         if busy || !self.announcer.is_done() {
             // Something waits for room to be sent: look again in a moment.
             return now + Span::from_micros(1);
@@ -232,6 +265,12 @@ impl<A: App> Engine<A> {
         self.table.slot_bytes() + Wheel::NODE_BYTES
     }
 
+    /// Bytes of state that a connection takes while it rests: where many are held, and nothing is
+    /// under way on it.
+    pub fn bytes_per_idle(&self) -> usize {
+        self.table.rest_bytes() + Wheel::NODE_BYTES
+    }
+
     /// Bytes of state that a connection takes in SYN-RECEIVED.
     pub fn bytes_per_syn_received(&self) -> usize {
         SynCache::ENTRY_BYTES
@@ -245,10 +284,10 @@ impl<A: App> Engine<A> {
     /// Bytes of memory for connections in every state, their timers and what they keep of text: all
     /// that there will ever be, but for what the pool has.
     pub fn memory_bytes(&self) -> usize {
-        self.table.max() * self.bytes_per_connection()
-            + self.syns.max() * (SynCache::ENTRY_BYTES + Wheel::NODE_BYTES)
+        self.table.bytes()
+            + self.nodes.waits() as usize * Wheel::NODE_BYTES
+            + self.syns.max() * SynCache::ENTRY_BYTES
             + self.waits.max() * self.waits.bytes_each()
-            + self.table.paths.bytes()
     }
 
     /// Laws 2 and 3: free + live slots = max, the index agrees with the slots, every control block
@@ -260,7 +299,7 @@ impl<A: App> Engine<A> {
         let (numbers, neighbors) = self.syns.check();
         self.table.check(&self.config.tcp, self.waits.numbers() + numbers);
         self.waits.check();
-        let held = self.table.taken() + self.waits.len() + neighbors;
+        let held = self.table.taken() + self.table.idle() + self.waits.len() + neighbors;
         assert_eq!(self.neighbors.held(), held, "a next hop for each connection");
     }
 
@@ -395,6 +434,7 @@ impl<A: App> Engine<A> {
         self.counters.sack_reneging = reneged;
     }
 
+    /// The place in the table of the connection between `endpoints`.
     fn find(&self, endpoints: &Endpoints) -> Option<u32> {
         self.table.find(&self.table.hosts.key_of(endpoints)?)
     }

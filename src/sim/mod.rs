@@ -166,6 +166,7 @@ fn host(side: Side, seed: u64) -> engine::Config {
         ranges: None,
         keepalive: None,
         connections_max: 64,
+        awake_max: 0,
         tcp: Default::default(),
         verify: Verify::All,
         seed,

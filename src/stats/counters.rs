@@ -85,6 +85,8 @@ counters! {
     sack_reneging, "TCPSACKReneging", "Peers that discarded what they had reported by SACK.";
     path_mtus, "path_mtu_learned_total", "Connections whose segments a router's message made smaller (RFC 1191, RFC 8201).";
     paths_refused, "paths_refused_total", "Times a connection had to do without a data path: all were lent.";
+    idle_rested, "idle_rested_total", "Times an idle connection left its slot for less memory.";
+    idle_woken, "idle_woken_total", "Times one that had came back.";
     zero_window_probes, "TCPWinProbe", "Zero-window probes sent.";
     end_finished, "end_finished_total", "Connections that ended by FIN from both sides.";
     end_reset, "end_reset_total", "Connections ended by the peer's RST after ESTABLISHED.";

@@ -19,11 +19,13 @@ pub fn reserved<T>(count: usize) -> Vec<T> {
     room
 }
 
-/// `count` zeros in memory that is not touched yet, and so costs nothing; in huge pages once it is.
-pub fn zeroed(count: usize) -> Vec<u64> {
-    let mut words = vec![0; count];
-    advise(&mut words);
-    words
+/// `count` values of integers alone, all zero, in memory that is not touched yet, and so costs
+/// nothing; in huge pages once it is.
+pub fn zeroed<T: Clone + Default>(count: usize) -> Vec<T> {
+    // Of integers and arrays of them the allocator has zeros without writing any.
+    let mut values = vec![T::default(); count];
+    advise(&mut values);
+    values
 }
 
 /// Asks for huge pages under memory. Nothing depends on the answer.
@@ -44,7 +46,7 @@ mod tests {
     #[test]
     fn a_slab_holds_what_was_asked_for_whatever_its_size() {
         for count in [0, 1, 511, 512, 513, 1 << 20] {
-            let (slab, zeroed) = (slab(7u64, count), zeroed(count));
+            let (slab, zeroed) = (slab(7u64, count), zeroed::<u64>(count));
             assert!(slab.len() == count && slab.iter().all(|&it| it == 7), "{count}");
             assert!(zeroed.len() == count && zeroed.iter().all(|&it| it == 0), "{count}");
         }

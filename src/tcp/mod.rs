@@ -5,6 +5,7 @@ pub mod arrives;
 pub mod cc;
 mod ecn;
 mod flight;
+pub mod idle;
 pub mod isn;
 pub mod output;
 mod pages;
@@ -28,6 +29,7 @@ mod urgent;
 
 pub use arrives::{Arrival, Note};
 pub use cc::Congestion;
+pub use idle::Idle;
 pub use isn::isn;
 pub use output::Transmit;
 pub use path::{Paths, Tally};

@@ -11,10 +11,10 @@
 //! ```
 //!
 //! Invariant: no occupied slot lies before the wheel's tick, so the first set bit of a level's
-//! bitmap is its earliest slot, and idle time is jumped over, never walked. Slots are the first
-//! [`SLOTS`] links: a list is a ring through its slot, and linking has no special case.
+//! bitmap is its earliest slot, and idle time is jumped over, never walked. Slots are the [`SLOTS`]
+//! links after the first: a list is a ring through its slot, and linking has no special case.
 
-use crate::sys::pages::slab;
+use crate::sys::pages::zeroed;
 use crate::time::{Instant, TICK_BITS, tick_after};
 
 /// A finer tick would only spread nodes over more slots; and 48 bits of ticks are six digits of
@@ -26,18 +26,21 @@ const DIGIT_BITS: u32 = 8;
 const LEVEL_SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = ((u64::BITS - TICK_BITS) / DIGIT_BITS) as usize;
 const SLOTS: usize = LEVELS * LEVEL_SLOTS;
+/// The link of the first node.
+const NODES_FROM: usize = head(SLOTS);
 /// The tick that no clock reaches.
 const NEVER_TICK: u64 = 1 << (u64::BITS - TICK_BITS);
 /// Nodes cascaded for each node that one call may hand out: a node moves down at most five times in
 /// its life, mostly twice, so with four the cascades never fall behind, and a slot of a million
 /// nodes is no stall.
 const MOVES_PER_DUE: usize = 4;
-/// In `Link::next` of a node that is not filed.
-const UNFILED: u32 = u32::MAX;
+/// In `next` of a node that is not filed; the link with this number stands for no slot and no node.
+/// Zero, so that the memory of nodes that never were is not touched.
+const UNFILED: u32 = 0;
 
 /// Deadlines of up to a fixed number of nodes, each at most once in the wheel.
 pub struct Wheel {
-    /// The slots' ring heads, then the nodes.
+    /// One that is not used, the slots' ring heads, then the nodes.
     links: Vec<Link>,
     /// One bit a slot: set while its ring holds a node.
     occupied: [[u64; LEVEL_SLOTS / 64]; LEVELS],
@@ -48,30 +51,28 @@ pub struct Wheel {
     filed: u32,
 }
 
-/// A place in a slot's ring, and the exact deadline of the node there.
-#[derive(Clone, Copy)]
-struct Link {
-    prev: u32,
-    next: u32,
-    at: Instant,
-}
+/// A place in a slot's ring and the exact deadline of the node there, in two halves.
+type Link = [u32; 4];
 
-const _: () = assert!(size_of::<Link>() == 16);
+const PREV: usize = 0;
+const NEXT: usize = 1;
+const AT: usize = 2;
 
 impl Wheel {
     /// Bytes of memory a node.
     pub const NODE_BYTES: usize = size_of::<Link>();
 
-    /// A wheel for nodes `0..nodes`, starting at `now`. All memory is allocated, and touched, here.
+    /// A wheel for nodes `0..nodes`, starting at `now`. All memory is allocated here; a node's is
+    /// touched when it is armed for the first time.
     ///
     /// # Panics
     /// If links of 32 bits can't count that many nodes.
     pub fn new(nodes: u32, now: Instant) -> Wheel {
-        assert!(nodes < UNFILED - SLOTS as u32);
-        let unfiled = Link { prev: UNFILED, next: UNFILED, at: Instant::NEVER };
-        let mut links = slab(unfiled, SLOTS + nodes as usize);
-        for (slot, link) in links[..SLOTS].iter_mut().enumerate() {
-            (link.prev, link.next) = (slot as u32, slot as u32);
+        assert!(nodes < u32::MAX - NODES_FROM as u32);
+        let mut links: Vec<Link> = zeroed(NODES_FROM + nodes as usize);
+        for slot in 0..SLOTS {
+            let head = head(slot);
+            (links[head][PREV], links[head][NEXT]) = (head as u32, head as u32);
         }
         Wheel {
             links,
@@ -82,33 +83,36 @@ impl Wheel {
         }
     }
 
+    /// Touches the memory of nodes, so that no page fault falls into a run.
+    pub fn touch(&mut self, nodes: std::ops::Range<u32>) {
+        for node in nodes {
+            let index = self.index(node);
+            std::hint::black_box(&mut self.links[index])[PREV] = 0;
+        }
+    }
+
     /// Files `node` to fire at `at` or up to one tick later, never earlier; moves it if it is filed
     /// already. A time that has passed is due at the next [`Wheel::expire`]; `NEVER` only takes the
     /// node out. O(1).
     #[inline(always)]
     pub fn arm(&mut self, node: u32, at: Instant) {
         let index = self.index(node);
-        if self.links[index].next != UNFILED {
+        if self.links[index][NEXT] != UNFILED {
             self.unlink(index);
         }
-        self.links[index].at = at;
+        let nanos = at.as_nanos();
+        (self.links[index][AT], self.links[index][AT + 1]) = (nanos as u32, (nanos >> 32) as u32);
         if tick_after(at) < NEVER_TICK {
             let tick = self.link(index);
             self.soonest = self.soonest.min(tick);
         }
     }
 
-    /// When `node` fires; `NEVER` if it is not filed.
-    pub fn at(&self, node: u32) -> Instant {
-        let link = &self.links[self.index(node)];
-        if link.next == UNFILED { Instant::NEVER } else { link.at }
-    }
-
     /// Takes `node` out; nothing happens if it is not filed. O(1).
     #[inline]
     pub fn cancel(&mut self, node: u32) {
         let index = self.index(node);
-        if self.links[index].next != UNFILED {
+        if self.links[index][NEXT] != UNFILED {
             self.unlink(index);
         }
     }
@@ -132,15 +136,16 @@ impl Wheel {
             }
             self.tick = self.tick.max(start);
             let budget = if slot < LEVEL_SLOTS { &mut fires } else { &mut moves };
-            while self.links[slot].next as usize != slot {
+            let head = head(slot);
+            while self.links[head][NEXT] as usize != head {
                 if *budget == 0 {
                     return;
                 }
                 *budget -= 1;
-                let index = self.links[slot].next as usize;
+                let index = self.links[head][NEXT] as usize;
                 self.unlink(index);
                 if slot < LEVEL_SLOTS {
-                    due.push((index - SLOTS) as u32);
+                    due.push((index - NODES_FROM) as u32);
                 } else {
                     self.link(index);
                 }
@@ -152,8 +157,8 @@ impl Wheel {
 
     /// When `node` is filed to fire, if it is: as it was armed, not rounded to ticks.
     pub fn deadline(&self, node: u32) -> Option<Instant> {
-        let link = self.links[self.index(node)];
-        (link.next != UNFILED).then_some(link.at)
+        let index = self.index(node);
+        (self.links[index][NEXT] != UNFILED).then(|| self.at_of(index))
     }
 
     /// No node fires before this: the earliest deadline, or a lower bound of it. `NEVER` if the
@@ -196,17 +201,17 @@ impl Wheel {
     /// slot's first tick.
     #[inline(always)]
     fn link(&mut self, index: usize) -> u64 {
-        let tick = tick_after(self.links[index].at).max(self.tick);
+        let tick = tick_after(self.at_of(index)).max(self.tick);
         let differing = tick ^ self.tick;
         let level = (differing | 1).ilog2() / DIGIT_BITS;
         let shift = level * DIGIT_BITS;
         let digit = (tick >> shift) as usize % LEVEL_SLOTS;
         let slot = level as usize * LEVEL_SLOTS + digit;
-        let last = self.links[slot].prev;
-        self.links[index].prev = last;
-        self.links[index].next = slot as u32;
-        self.links[last as usize].next = index as u32;
-        self.links[slot].prev = index as u32;
+        let head = head(slot);
+        let last = self.links[head][PREV];
+        (self.links[index][PREV], self.links[index][NEXT]) = (last, head as u32);
+        self.links[last as usize][NEXT] = index as u32;
+        self.links[head][PREV] = index as u32;
         self.occupied[level as usize][digit / 64] |= 1 << (digit % 64);
         self.filed += 1;
         tick >> shift << shift
@@ -214,21 +219,35 @@ impl Wheel {
 
     #[inline]
     fn unlink(&mut self, index: usize) {
-        let Link { prev, next, .. } = self.links[index];
-        self.links[prev as usize].next = next;
-        self.links[next as usize].prev = prev;
-        self.links[index].next = UNFILED;
+        let [prev, next, ..] = self.links[index];
+        self.links[prev as usize][NEXT] = next;
+        self.links[next as usize][PREV] = prev;
+        self.links[index][NEXT] = UNFILED;
         if prev == next {
             // Only the slot itself is left in its ring.
-            let (level, digit) = (prev as usize / LEVEL_SLOTS, prev as usize % LEVEL_SLOTS);
+            let slot = prev as usize - head(0);
+            let (level, digit) = (slot / LEVEL_SLOTS, slot % LEVEL_SLOTS);
             self.occupied[level][digit / 64] &= !(1 << (digit % 64));
         }
         self.filed -= 1;
     }
 
     fn index(&self, node: u32) -> usize {
-        node as usize + SLOTS
+        node as usize + NODES_FROM
     }
+
+    /// The deadline of the node at `index`.
+    #[inline]
+    fn at_of(&self, index: usize) -> Instant {
+        let [_, _, low, high] = self.links[index];
+        Instant::from_nanos(u64::from(high) << 32 | u64::from(low))
+    }
+}
+
+/// The link that is the head of a slot's ring.
+#[inline]
+const fn head(slot: usize) -> usize {
+    slot + 1
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub fn config(connections_max: u32, tcp: tcp::Config) -> Config {
         ranges: None,
         keepalive: None,
         connections_max,
+        awake_max: 0,
         tcp,
         verify: Verify::All,
         seed: 1,
@@ -50,7 +51,12 @@ pub struct Crowd<A: App> {
 impl<A: App> Crowd<A> {
     /// Before an engine that listens at port 80, with room for so many connections.
     pub fn new(app: A, connections_max: u32, tcp: tcp::Config) -> Crowd<A> {
-        let engine = Engine::new(config(connections_max, tcp), app, Instant::ZERO);
+        Crowd::of(config(connections_max, tcp), app)
+    }
+
+    /// Before any engine.
+    pub fn of(config: Config, app: A) -> Crowd<A> {
+        let engine = Engine::new(config, app, Instant::ZERO);
         Crowd { engine, pool: Pool::new(256).unwrap(), now: Instant::ZERO, rng: Rng::new(7) }
     }
 

@@ -34,6 +34,7 @@ pub struct Passive;
 
 impl App for Passive {
     type State = ();
+    type Idle = ();
 
     fn established(&mut self, _conn: &mut Conn<'_, ()>) {}
     fn received(&mut self, _conn: &mut Conn<'_, ()>, _data: &[u8]) {}

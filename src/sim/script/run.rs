@@ -457,6 +457,7 @@ fn engine(setup: &Setup, address: IpAddr, start: Instant) -> Engine<Witness> {
         ranges: None,
         keepalive,
         connections_max: 4,
+        awake_max: 0,
         tcp: setup.tcp,
         verify: Verify::All,
         seed: setup.seed,

@@ -69,6 +69,7 @@ impl Witness {
 
 impl App for Witness {
     type State = Place;
+    type Idle = ();
 
     fn established(&mut self, conn: &mut Conn<'_, Place>) {
         let told = self.told(conn.state);

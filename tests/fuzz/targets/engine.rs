@@ -67,6 +67,7 @@ impl World {
             ranges: None,
             keepalive: None,
             connections_max: 8,
+            awake_max: 0,
             tcp: tcp::Config { syn_backlog: 4, ..tcp::Config::default() },
             verify: Verify::All,
             seed: 1,
