@@ -16,6 +16,9 @@ const LAUNCHES_MAX: usize = 32;
 /// one run, however long.
 const TUPLE_TRIES: u32 = 1024;
 
+/// Four-tuples drawn ahead: as many as it takes for memory to answer.
+pub(super) const DRAWN_AHEAD: usize = 8;
+
 impl<A: App> Engine<A> {
     /// Lets due timers fire.
     pub(super) fn expire(&mut self, now: Instant) {
@@ -91,7 +94,9 @@ impl<A: App> Engine<A> {
                 return;
             }
             let Some(Launch { mut state }) = self.app.launch(now) else {
-                self.drawn = tuple;
+                if let Some(tuple) = tuple {
+                    self.drawn.push_front(tuple);
+                }
                 return;
             };
             let launched = match &tuple {
@@ -112,11 +117,7 @@ impl<A: App> Engine<A> {
     fn free_tuple(&mut self, tries: &mut u32) -> Option<Endpoints> {
         while *tries > 0 {
             *tries -= 1;
-            let Some(tuple) = self.draw() else {
-                self.tuples_missed += u64::from(PLACES_MAX);
-                *tries = tries.saturating_sub(PLACES_MAX);
-                continue;
-            };
+            let Some(tuple) = self.draw(tries) else { continue };
             if !self.is_taken(&tuple) {
                 self.tuples_missed = 0;
                 return Some(tuple);
@@ -128,19 +129,28 @@ impl<A: App> Engine<A> {
 
     /// A whole round of the walk found nothing free, and nothing was since.
     fn is_exhausted(&self) -> bool {
-        self.tuples.as_ref().is_none_or(|tuples| self.tuples_missed >= tuples.count())
+        let all = |tuples: &Tuples| tuples.count().saturating_add(DRAWN_AHEAD as u64);
+        self.tuples.as_ref().is_none_or(|tuples| self.tuples_missed >= all(tuples))
     }
 
-    /// The next four-tuple of the walk. The one after it is drawn as well, so that its place in the
-    /// index is near when its turn comes.
-    fn draw(&mut self) -> Option<Endpoints> {
+    /// The next four-tuple of the walk. Others are drawn ahead, so that their places in the indices
+    /// are near when their turn comes.
+    fn draw(&mut self, tries: &mut u32) -> Option<Endpoints> {
         let tuples = self.tuples.as_mut()?;
-        let endpoints = self.drawn.take().or_else(|| first(tuples));
-        self.drawn = tuples.next();
-        if let Some(key) = self.drawn.and_then(|drawn| self.table.hosts.key_of(&drawn)) {
-            self.waits.prefetch_hashed(self.table.hash(&key));
+        while self.drawn.len() < DRAWN_AHEAD {
+            let Some(tuple) = tuples.next() else {
+                self.tuples_missed += u64::from(PLACES_MAX);
+                *tries = tries.saturating_sub(PLACES_MAX);
+                break;
+            };
+            if let Some(key) = self.table.hosts.key_of(&tuple) {
+                let hash = self.table.hash(&key);
+                self.table.prefetch(hash);
+                self.waits.prefetch_hashed(hash);
+            }
+            self.drawn.push_back(tuple);
         }
-        endpoints
+        self.drawn.pop_front()
     }
 
     /// While stopping: asks each connection once to close, at most so many now.
@@ -180,10 +190,4 @@ impl<A: App> Engine<A> {
         }
         self.drain_at = self.drain_at.max(end);
     }
-}
-
-/// Of a walk that nothing is drawn of ahead.
-#[cold]
-fn first(tuples: &mut Tuples) -> Option<Endpoints> {
-    tuples.next()
 }

@@ -9,8 +9,8 @@ use super::Engine;
 use crate::app::App;
 use crate::time::Instant;
 
-/// Slots looked at for each that is taken. With one, every other slot in use would be of an idle
-/// connection, with three it is every fourth.
+/// Slots looked at for each that is taken: more than one, or idle connections would fill slots as
+/// fast as they leave them.
 const LOOKS: u64 = 3;
 
 /// Slots looked at a turn, at the most.

@@ -10,7 +10,7 @@
 //! read at random, and each connection that comes and goes would wait for memory again and again.
 //! Where the small one is full, what comes takes the place of another, which moves on into the
 //! large one: so those that stay end up there, and those that come and go never do, unless they are
-//! many.
+//! many. What rests moves there at once.
 //!
 //! Invariant: between an entry's home and its place there is no empty one.
 
@@ -107,6 +107,18 @@ impl Index {
         self.far.find(hash, &is_it)
     }
 
+    /// The slot that most likely has this hash, of those that come and go.
+    #[inline(always)]
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        self.near.find(hash, |_| true)
+    }
+
+    /// The slot that most likely has this hash, of those that stay.
+    #[inline]
+    pub fn guess_far(&self, hash: u64) -> Option<u32> {
+        if self.far.filed == 0 { None } else { self.far.find(hash, |_| true) }
+    }
+
     /// Files a slot that is not filed.
     ///
     /// # Panics
@@ -141,10 +153,15 @@ impl Index {
         self.near.remove(hash, slot) || self.remove_far(hash, slot)
     }
 
-    /// Has another slot filed where this one is; false if it is not filed under this hash.
-    pub fn replace(&mut self, hash: u64, slot: u32, other: u32) -> bool {
-        assert!(other != NO_SLOT);
-        self.near.replace(hash, slot, other) || self.far.replace(hash, slot, other)
+    /// Has another slot filed instead of this one, among those that stay; false if this one is not
+    /// filed under this hash.
+    pub fn settle(&mut self, hash: u64, slot: u32, other: u32) -> bool {
+        let filed = self.remove(hash, slot);
+        if filed {
+            let entry = Entry { tag: tag(hash), slot: other };
+            if self.far.has_room() { self.far.insert(entry) } else { self.near.insert(entry) }
+        }
+        filed
     }
 
     #[inline(never)] // Out of the way of what comes and goes.
@@ -152,12 +169,10 @@ impl Index {
         self.far.remove(hash, slot)
     }
 
-    /// Asks for the cache lines where a hash is looked for first.
+    /// Asks for the cache line where a hash is looked for first, should it be of one that stays.
+    /// The others are near.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        if self.near.filed > 0 {
-            self.near.prefetch(hash);
-        }
         if self.far.filed > 0 {
             self.far.prefetch(hash);
         }
@@ -204,32 +219,20 @@ impl Probed {
 
     #[inline(always)]
     fn remove(&mut self, hash: u64, slot: u32) -> bool {
-        let place = self.place_of(hash, slot);
-        if let Some(place) = place {
-            self.clear(place);
-        }
-        place.is_some()
-    }
-
-    fn replace(&mut self, hash: u64, slot: u32, other: u32) -> bool {
-        let place = self.place_of(hash, slot);
-        if let Some(place) = place {
-            self.entries[place] = Entry { tag: tag(hash), slot: other }.word();
-        }
-        place.is_some()
-    }
-
-    /// Where a slot is filed, if it is under this hash.
-    #[inline(always)]
-    fn place_of(&self, hash: u64, slot: u32) -> Option<usize> {
-        let mut place = self.home(tag(hash));
-        while self.entry(place).slot != slot {
-            if self.entry(place).slot == NO_SLOT {
-                return None;
+        let mut hole = self.home(tag(hash));
+        while self.entry(hole).slot != slot {
+            if self.entry(hole).slot == NO_SLOT {
+                return false;
             }
-            place = self.after(place);
+            hole = self.after(hole);
         }
-        Some(place)
+        self.clear(hole);
+        true
+    }
+
+    /// True while one more leaves it as sparse as look-ups want it.
+    fn has_room(&self) -> bool {
+        places(self.filed as u32 + 1) <= self.entries.len()
     }
 
     /// Empties a place that is taken.
@@ -343,12 +346,12 @@ mod tests {
                     }
                     (2..4, None) => prop_assert!(!index.remove(hash, slot)),
                     (_, Some(hash)) if !filed.contains_key(&other) => {
-                        prop_assert!(index.replace(hash, slot, other));
+                        prop_assert!(index.settle(hash, slot, other));
                         filed.remove(&slot);
                         filed.insert(other, hash);
                     }
                     (_, Some(_)) => {}
-                    (_, None) => prop_assert!(!index.replace(hash, slot, other)),
+                    (_, None) => prop_assert!(!index.settle(hash, slot, other)),
                 }
                 index.check();
                 prop_assert_eq!(index.len(), filed.len());

@@ -8,10 +8,9 @@ use crate::app::{App, Conn};
 use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
-use crate::tcp::{Arrival, Env, Note, State, Tcb};
+use crate::tcp::{Arrival, Env, State, Tcb};
 use crate::time::Instant;
 use crate::wire::segment::{self, Body, Packet, Segment};
-use crate::wire::tcp::Flags;
 use crate::wire::{Family, Malformed};
 
 /// A frame between the stages: what is wrong with it, if anything is; the key of its connection
@@ -59,8 +58,14 @@ impl<A: App> Engine<A> {
             let Some((_, hash)) = stage.key else { continue };
             stage.slot = self.table.guess(hash);
             if stage.slot.is_none() {
+                self.table.prefetch(hash);
                 self.syns.prefetch_hashed(hash);
                 self.waits.prefetch_hashed(hash);
+            }
+        }
+        for stage in &mut staged {
+            if let (Some((_, hash)), None) = (stage.key, stage.slot) {
+                stage.slot = self.table.guess_far(hash);
             }
         }
         for ((frame, packet), stage) in rx.drain(staged.len()).zip(&packets).zip(&staged) {
@@ -426,49 +431,6 @@ impl<A: App> Engine<A> {
         let room = self.app.window(&A::State::default());
         let mut env = Env { config, now, room, nagle: false, paths };
         tcb.output_into(&mut env, &mut self.outgoing)
-    }
-
-    /// Counts what a segment was to the connection at `node`, by its place in the table, then in
-    /// the SYN cache, then in TIME-WAIT. True if the ACK that it provoked is not to be sent: there
-    /// were too many (RFC 5961 s7).
-    pub(super) fn withholds(
-        &mut self,
-        now: Instant,
-        arrival: &Arrival,
-        segment: &Segment,
-        node: u32,
-    ) -> bool {
-        match arrival.note {
-            None => false,
-            Some(note) => self.withholds_noted(now, note, segment, node),
-        }
-    }
-
-    /// [`Engine::withholds`] of what is worth a note.
-    #[cold]
-    fn withholds_noted(&mut self, now: Instant, note: Note, segment: &Segment, node: u32) -> bool {
-        // Text and FIN have their ACK always: who lost the last one asks so. RST has none.
-        let asks = segment.seq_len() > 0 && !segment.flags.has(Flags::SYN);
-        let limited = !asks && !segment.flags.has(Flags::RST);
-        let counters = &mut self.counters;
-        let (counter, skipped) = match note {
-            Note::Ahead => (&mut counters.ofo_queued, None),
-            Note::AheadDropped => (&mut counters.ofo_dropped, None),
-            Note::Dropped => (&mut counters.rx_tcp_dropped, None),
-            Note::AheadAgain => (&mut counters.dsack_ofo_sent, None),
-            Note::ChallengeAck => {
-                (&mut counters.challenge_acks, Some(&mut counters.skipped_challenge))
-            }
-            Note::OutOfWindow => {
-                (&mut counters.out_of_window, limited.then_some(&mut counters.skipped_seq))
-            }
-            Note::Paws => (&mut counters.paws_estab, limited.then_some(&mut counters.skipped_paws)),
-        };
-        *counter += 1;
-        let Some(skipped) = skipped else { return false };
-        let withheld = !self.throttle.take(node, now);
-        *skipped += u64::from(withheld);
-        withheld
     }
 }
 

@@ -48,6 +48,7 @@ use neighbors::Neighbors;
 use queue::Queue;
 use routes::Routes;
 pub use routes::Subnet;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use syn_cache::SynCache;
 use table::{READY_SLOTS, Table};
@@ -61,8 +62,8 @@ const EXPIRIES_MAX: usize = BURST_FRAMES_MAX;
 const DRAINS_MAX: u32 = 256;
 
 /// Slots in use before idle connections rest, in a configuration that nobody has turned: so many
-/// take 1 MB.
-pub const AWAKE_MAX: u32 = 4096;
+/// take little, and fit the part of the index that the caches keep.
+pub const AWAKE_MAX: u32 = 512;
 
 /// No listener at this port.
 const NO_LISTENER: u16 = u16::MAX;
@@ -111,8 +112,8 @@ pub struct Engine<A: App> {
     routes: Routes,
     neighbors: Neighbors,
     tuples: Option<Tuples>,
-    /// The four-tuple of the next launch.
-    drawn: Option<Endpoints>,
+    /// The four-tuples of the next launches, should they be free.
+    drawn: VecDeque<Endpoints>,
     /// Four-tuples in a row that were not free.
     tuples_missed: u64,
     /// Listener by port.
@@ -179,7 +180,7 @@ impl<A: App> Engine<A> {
             ready: Queue::new(),
             neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
-            drawn: None,
+            drawn: VecDeque::with_capacity(expire::DRAWN_AHEAD + 1),
             tuples_missed: 0,
             listeners,
             syns: SynCache::new(syn_backlog, tables),

@@ -88,20 +88,35 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         }
     }
 
-    /// What [`Table::find_hashed`] looks for; the first line of memory that it will read is asked
-    /// for.
+    /// What [`Table::find_hashed`] looks for.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        let hash = key.bucket(&self.secret);
-        self.index.prefetch(hash);
-        hash
+        key.bucket(&self.secret)
     }
 
-    /// The slot that most likely has the connection with this hash. Its memory is asked for, and
-    /// not looked at.
+    /// Asks for the line of memory that [`Table::find_hashed`] will read.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// The slot that most likely has the connection with this hash, of those that come and go. Its
+    /// memory is asked for, and not looked at.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<u32> {
-        let place = self.index.find(hash, |_| true)?;
+        let place = self.index.guess(hash)?;
+        self.prefetch_place(place)
+    }
+
+    /// The same, of those that stay; what it reads was [asked for](Table::prefetch) a while ago.
+    pub fn guess_far(&self, hash: u64) -> Option<u32> {
+        let place = self.index.guess_far(hash)?;
+        self.prefetch_place(place)
+    }
+
+    /// Asks for the memory of the connection at a place; answers its slot, if it has one.
+    #[inline]
+    fn prefetch_place(&self, place: u32) -> Option<u32> {
         let Some(tcb) = self.tcbs.get(place as usize) else {
             prefetch(self.resting.get(place as usize - self.max)?);
             return None;
@@ -216,7 +231,7 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         });
         self.resting[at as usize] = (idle, kept);
         let place = self.max as u32 + at;
-        let moved = self.index.replace(idle.key.bucket(&self.secret), slot, place);
+        let moved = self.index.settle(idle.key.bucket(&self.secret), slot, place);
         assert!(moved, "slot {slot} is not filed");
         tcb.begin(FlowKey::NONE);
         self.free_slot(slot);
@@ -236,8 +251,9 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         self.left.push(at as u32);
         let slot = self.take_slot(&idle.key, wake(kept));
         self.tcbs[slot as usize].wake(&idle, now);
-        let moved = self.index.replace(idle.key.bucket(&self.secret), place, slot);
-        assert!(moved, "place {place} is not filed");
+        let hash = idle.key.bucket(&self.secret);
+        assert!(self.index.remove(hash, place), "place {place} is not filed");
+        self.index.insert(hash, slot);
         slot
     }
 

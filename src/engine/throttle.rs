@@ -3,9 +3,14 @@
 //! neither so often nor for so long that it could be foretold. Two connections that each take the
 //! other's ACKs for wrong come to rest.
 
+use super::Engine;
+use crate::app::App;
 use crate::rng::Rng;
 use crate::sys::pages::zeroed;
+use crate::tcp::{Arrival, Note};
 use crate::time::{Instant, Span};
+use crate::wire::segment::Segment;
+use crate::wire::tcp::Flags;
 
 /// Answers in a row, at the least, and how many more at random: ten on average, as RFC 5961 s7 has
 /// it for an example.
@@ -44,6 +49,50 @@ impl Throttle {
         let allowed = left > 0;
         *word = u64::from(until_ms) << 32 | u64::from(left - u32::from(allowed));
         allowed
+    }
+}
+
+impl<A: App> Engine<A> {
+    /// Counts what a segment was to the connection at `node`. True if the ACK that it provoked is
+    /// not to be sent: there were too many (RFC 5961 s7).
+    pub(super) fn withholds(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        segment: &Segment,
+        node: u32,
+    ) -> bool {
+        match arrival.note {
+            None => false,
+            Some(note) => self.withholds_noted(now, note, segment, node),
+        }
+    }
+
+    /// [`Engine::withholds`] of what is worth a note.
+    #[cold]
+    fn withholds_noted(&mut self, now: Instant, note: Note, segment: &Segment, node: u32) -> bool {
+        // Text and FIN have their ACK always: who lost the last one asks so. RST has none.
+        let asks = segment.seq_len() > 0 && !segment.flags.has(Flags::SYN);
+        let limited = !asks && !segment.flags.has(Flags::RST);
+        let counters = &mut self.counters;
+        let (counter, skipped) = match note {
+            Note::Ahead => (&mut counters.ofo_queued, None),
+            Note::AheadDropped => (&mut counters.ofo_dropped, None),
+            Note::Dropped => (&mut counters.rx_tcp_dropped, None),
+            Note::AheadAgain => (&mut counters.dsack_ofo_sent, None),
+            Note::ChallengeAck => {
+                (&mut counters.challenge_acks, Some(&mut counters.skipped_challenge))
+            }
+            Note::OutOfWindow => {
+                (&mut counters.out_of_window, limited.then_some(&mut counters.skipped_seq))
+            }
+            Note::Paws => (&mut counters.paws_estab, limited.then_some(&mut counters.skipped_paws)),
+        };
+        *counter += 1;
+        let Some(skipped) = skipped else { return false };
+        let withheld = !self.throttle.take(node, now);
+        *skipped += u64::from(withheld);
+        withheld
     }
 }
 
