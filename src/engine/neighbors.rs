@@ -21,6 +21,9 @@ const ASK_INTERVAL: Span = Span::from_secs(1);
 /// one ended, so a flood from a full table's worth of addresses finds what its own ends left.
 const EVICTION_TRIES: usize = 64;
 
+/// Numbers found last that are remembered.
+const RECENT: usize = 64;
+
 /// The next hops of one engine. Entries are made only for next hops that we have a use for. One
 /// that no connection holds stays, known, until its place is needed: strangers who send a SYN from
 /// ever new addresses can't fill it for good.
@@ -30,6 +33,9 @@ pub struct Neighbors {
     /// Where the next search for an entry to be replaced begins.
     hand: usize,
     index: HashTable<u16>,
+    /// Numbers found last, by the last bits of their address: most segments go where others just
+    /// went.
+    recent: [u16; RECENT],
     /// Entries without an answer, in the order in which they were first asked for.
     asking: Vec<u16>,
 }
@@ -69,6 +75,7 @@ impl Neighbors {
             entries: Vec::with_capacity(NEIGHBORS_MAX),
             hand: 0,
             index: HashTable::with_capacity(NEIGHBORS_MAX),
+            recent: [0; RECENT],
             asking: Vec::with_capacity(NEIGHBORS_MAX),
         }
     }
@@ -197,9 +204,25 @@ impl Neighbors {
 
     /// The number of a next hop that has one.
     #[inline(always)]
-    pub fn known(&self, hop: Hop) -> Option<u16> {
+    pub fn known(&mut self, hop: Hop) -> Option<u16> {
+        let last_bits = match hop.ip {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => ip.octets()[15],
+        };
+        let place = usize::from(last_bits) % RECENT;
+        let number = self.recent[place];
+        match self.entries.get(number as usize) {
+            Some(neighbor) if neighbor.hop == hop => Some(number),
+            Some(_) | None => self.look_up(hop, place),
+        }
+    }
+
+    #[inline(never)] // Out of the way of what was found a moment ago.
+    fn look_up(&mut self, hop: Hop, place: usize) -> Option<u16> {
         let found = |&n: &u16| self.entries[n as usize].hop == hop;
-        self.index.find(hash(&self.secret, hop), found).copied()
+        let number = self.index.find(hash(&self.secret, hop), found).copied()?;
+        self.recent[place] = number;
+        Some(number)
     }
 }
 
