@@ -41,13 +41,18 @@ impl<A: App> Engine<A> {
         });
     }
 
+    /// The time of the connection in a slot has come, or that of one that had the slot before.
     fn expire_slot(&mut self, slot: u32, now: Instant) {
+        let tcb = &mut self.table.tcbs[slot as usize];
+        tcb.armed = Instant::NEVER;
+        if tcb.state() == State::Closed {
+            return;
+        }
         let keepalive = self.keepalive(slot);
         // RFC 9293 s3.8.3, MUST-21: R2 is the application's to choose.
         let usual = self.config.tcp.data_retries;
         let data_retries = self.app.data_retries(&self.table.states[slot as usize], usual);
         let tcb = &mut self.table.tcbs[slot as usize];
-        tcb.armed = Instant::NEVER;
         let before = tcb.state();
         let paths = &mut self.table.paths;
         let mut env = Env { config: &self.config.tcp, now, room: 0, nagle: false, paths };

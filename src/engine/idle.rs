@@ -53,7 +53,6 @@ impl<A: App> Engine<A> {
     fn let_rest(&mut self, slot: u32) {
         let Some(kept) = self.app.rest(&self.table.states[slot as usize]) else { return };
         let deadline = self.tcb(slot).deadline(&self.config.tcp, self.keepalive(slot));
-        self.wheel.cancel(slot);
         let place = self.table.rest(slot, kept);
         if deadline != Instant::NEVER {
             self.wheel.arm(place, deadline);

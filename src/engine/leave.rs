@@ -61,7 +61,8 @@ impl<A: App> Engine<A> {
     /// Takes a block out of the table; the slot is free as soon as its last words are sent.
     #[inline]
     pub(super) fn discard(&mut self, slot: u32) {
-        self.wheel.cancel(slot);
+        // The wheel looks at the slot all the same: by then it is mostly another's, whose time has
+        // not come, and who has not had to file it.
         self.table.unfile(slot);
         if self.tcb(slot).owes() {
             self.ready.push(&mut self.table.tcbs, slot);

@@ -169,8 +169,9 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         let tcb = &mut self.tcbs[slot as usize];
         self.free = tcb.link;
         self.taken += 1;
+        let armed = tcb.armed;
         tcb.begin(*key);
-        tcb.link = UNQUEUED;
+        (tcb.link, tcb.armed) = (UNQUEUED, armed);
         self.states[slot as usize] = state;
         slot
     }
@@ -233,7 +234,9 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         let place = self.max as u32 + at;
         let moved = self.index.settle(idle.key.bucket(&self.secret), slot, place);
         assert!(moved, "slot {slot} is not filed");
+        let armed = tcb.armed;
         tcb.begin(FlowKey::NONE);
+        tcb.armed = armed;
         self.free_slot(slot);
         place
     }
