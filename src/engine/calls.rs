@@ -6,6 +6,7 @@ use crate::app::{App, Conn, Refusal};
 use crate::flow::{Endpoints, FlowKey};
 use crate::tcp::{self, State};
 use crate::time::Instant;
+use std::net::IpAddr;
 
 impl<A: App> Engine<A> {
     /// Opens the connection between `endpoints`, local one included (RFC 9293 s3.10.1, MUST-43).
@@ -32,13 +33,13 @@ impl<A: App> Engine<A> {
         endpoints: &Endpoints,
         state: A::State,
     ) -> Result<(), Refusal> {
-        // MUST-46.
-        if !self.routes.is_one_host(endpoints.remote.ip()) {
-            return Err(Refusal::NotAHost);
-        }
-        let hop = self.routes.next_hop(endpoints.local.ip(), endpoints.remote.ip());
-        let neighbor = self.neighbors.number(hop, None, now).ok_or(Refusal::TableFull)?;
-        let key = self.table.hosts.hold(endpoints).ok_or(Refusal::TableFull)?;
+        let Some(key) = self.table.hosts.hold(endpoints) else {
+            return Err(self.why_not(endpoints.remote.ip()));
+        };
+        let neighbor = match self.neighbors.way(&key) {
+            Some(neighbor) => neighbor,
+            None => self.find_way(now, &key, endpoints)?,
+        };
         let slot = self.table.insert(&key, state).ok_or(Refusal::TableFull)?;
         let tcb = &mut self.table.tcbs[slot as usize];
         (tcb.listener, tcb.neighbor) = (NO_LISTENER, neighbor);
@@ -47,6 +48,33 @@ impl<A: App> Engine<A> {
         self.counters.active_opens += 1;
         self.ready.push(&mut self.table.tcbs, slot);
         Ok(())
+    }
+
+    /// The next hop of a connection (MUST-46: to one host only), whose key is given back if it can't
+    /// be had.
+    #[cold]
+    fn find_way(
+        &mut self,
+        now: Instant,
+        key: &FlowKey,
+        endpoints: &Endpoints,
+    ) -> Result<u16, Refusal> {
+        let (local, remote) = (endpoints.local.ip(), endpoints.remote.ip());
+        let neighbor = match self.routes.is_one_host(remote) {
+            true => self.neighbors.number(self.routes.next_hop(local, remote), None, now),
+            false => None,
+        };
+        let Some(neighbor) = neighbor else {
+            self.table.hosts.leave(key);
+            return Err(self.why_not(remote));
+        };
+        self.neighbors.remember(key, neighbor);
+        Ok(neighbor)
+    }
+
+    /// Why no connection can be opened to `remote`: it is no host, or else there is no room.
+    fn why_not(&self, remote: IpAddr) -> Refusal {
+        if self.routes.is_one_host(remote) { Refusal::TableFull } else { Refusal::NotAHost }
     }
 
     /// Listens on another port from now on (passive OPEN, RFC 9293 s3.10.1), whatever connections

@@ -105,10 +105,7 @@ impl<A: App> Engine<A> {
         if let Some(floor) = floor.filter(|floor| !iss.after(*floor)) {
             iss = floor.plus(1);
         }
-        // Without a route the answer goes where the SYN came from, as to a next hop that is unknown
-        // it does for the time being: strangers do not make us ask for one.
-        let hop = self.routes.next_hop(syn.dst, syn.src);
-        let neighbor = self.neighbors.known(hop);
+        let neighbor = self.neighbors.way(&key).or_else(|| self.way_back(&key, syn));
         if let Some(neighbor) = neighbor {
             self.neighbors.hold(neighbor);
         }
@@ -129,6 +126,16 @@ impl<A: App> Engine<A> {
         }
         self.send_syn_ack(now, place, frame, tx);
         Ok(None)
+    }
+
+    /// The next hop to who sent a SYN, if we know it. Without a route the answer goes where the SYN
+    /// came from, as to a next hop that is unknown it does for the time being: strangers do not
+    /// make us ask for one.
+    #[cold]
+    fn way_back(&mut self, key: &FlowKey, syn: &Segment) -> Option<u16> {
+        let neighbor = self.neighbors.known(self.routes.next_hop(syn.dst, syn.src))?;
+        self.neighbors.remember(key, neighbor);
+        Some(neighbor)
     }
 
     /// Gives up a connection of a full cache for a SYN whose answer must be beyond the numbers of

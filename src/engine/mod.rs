@@ -154,7 +154,7 @@ impl<A: App> Engine<A> {
         }
         let mut seeds = Rng::new(config.seed);
         let secret = Secret::from_seed(seeds.next());
-        let routes = Routes { subnets: config.subnets.clone(), gateways: config.gateways.clone() };
+        let routes = Routes::new(config.subnets.clone(), config.gateways.clone());
         let syn_backlog = config.tcp.syn_backlog.min(config.connections_max);
         let hosts_max = match routes.speaks(Family::V6) {
             true => {
@@ -466,8 +466,8 @@ impl<A: App> Engine<A> {
     }
 
     /// An address has its tag: on another link it is somebody else's.
-    #[inline]
+    #[inline(always)]
     fn is_ours_on(&self, address: IpAddr, vlan: Option<u16>) -> bool {
-        self.routes.subnet_of(address).is_some_and(|subnet| subnet.vlan == vlan)
+        self.routes.has(address, vlan)
     }
 }

@@ -3,8 +3,10 @@
 
 use super::queue::Queue;
 use super::routes::Hop;
+use crate::flow::{FlowKey, Host};
 use crate::rng::Secret;
 use crate::time::{Instant, Span};
+use crate::wire::Family;
 use crate::wire::ethernet::Mac;
 use hashbrown::HashTable;
 use std::net::IpAddr;
@@ -21,8 +23,11 @@ const ASK_INTERVAL: Span = Span::from_secs(1);
 /// one ended, so a flood from a full table's worth of addresses finds what its own ends left.
 const EVICTION_TRIES: usize = 64;
 
-/// Numbers found last that are remembered.
-const RECENT: usize = 64;
+/// Ways that are remembered.
+const WAYS: usize = 64;
+
+/// From nobody to nobody.
+const NO_WAY: Way = Way { hosts: (FlowKey::NONE.local, FlowKey::NONE.remote), number: 0 };
 
 /// The next hops of one engine. Entries are made only for next hops that we have a use for. One
 /// that no connection holds stays, known, until its place is needed: strangers who send a SYN from
@@ -33,9 +38,9 @@ pub struct Neighbors {
     /// Where the next search for an entry to be replaced begins.
     hand: usize,
     index: HashTable<u16>,
-    /// Numbers found last, by the last bits of their address: most segments go where others just
-    /// went.
-    recent: [u16; RECENT],
+    /// Ways taken last, by the last bits of the remote address: most connections go where others
+    /// just went.
+    ways: [Way; WAYS],
     /// Entries without an answer, in the order in which they were first asked for.
     asking: Vec<u16>,
 }
@@ -50,6 +55,13 @@ struct Neighbor {
     waiting: Queue,
     /// Connections that go this way.
     held: u32,
+}
+
+/// The next hop from one host to another.
+#[derive(Clone, Copy)]
+struct Way {
+    hosts: (Host, Host),
+    number: u16,
 }
 
 /// Where frames to a next hop go.
@@ -75,7 +87,7 @@ impl Neighbors {
             entries: Vec::with_capacity(NEIGHBORS_MAX),
             hand: 0,
             index: HashTable::with_capacity(NEIGHBORS_MAX),
-            recent: [0; RECENT],
+            ways: [NO_WAY; WAYS],
             asking: Vec::with_capacity(NEIGHBORS_MAX),
         }
     }
@@ -94,7 +106,10 @@ impl Neighbors {
         let neighbor =
             Neighbor { hop, mac: hint, asked: 0, ask_at: now, doubted: false, waiting, held: 0 };
         match self.entries.get_mut(number as usize) {
-            Some(replaced) => *replaced = neighbor,
+            Some(replaced) => {
+                *replaced = neighbor;
+                self.ways = [NO_WAY; WAYS];
+            }
             None => self.entries.push(neighbor),
         }
         let (entries, secret) = (&self.entries, &self.secret);
@@ -104,6 +119,22 @@ impl Neighbors {
             self.asking.push(number);
         }
         Some(number)
+    }
+
+    /// The number of the next hop of a connection, if its way is
+    /// [remembered](Neighbors::remember).
+    #[inline(always)]
+    pub fn way(&self, key: &FlowKey) -> Option<u16> {
+        let way = &self.ways[place_of(key)];
+        (way.hosts == (key.local, key.remote)).then_some(way.number)
+    }
+
+    /// Remembers the way of a connection over IPv4 until another takes its place, or its next hop
+    /// is forgotten. (An IPv6 host's number may be another's soon.)
+    pub fn remember(&mut self, key: &FlowKey, number: u16) {
+        if key.family() == Family::V4 {
+            self.ways[place_of(key)] = Way { hosts: (key.local, key.remote), number };
+        }
     }
 
     /// A connection, whatever its state, goes this way.
@@ -204,26 +235,16 @@ impl Neighbors {
 
     /// The number of a next hop that has one.
     #[inline(always)]
-    pub fn known(&mut self, hop: Hop) -> Option<u16> {
-        let last_bits = match hop.ip {
-            IpAddr::V4(ip) => ip.octets()[3],
-            IpAddr::V6(ip) => ip.octets()[15],
-        };
-        let place = usize::from(last_bits) % RECENT;
-        let number = self.recent[place];
-        match self.entries.get(number as usize) {
-            Some(neighbor) if neighbor.hop == hop => Some(number),
-            Some(_) | None => self.look_up(hop, place),
-        }
-    }
-
-    #[inline(never)] // Out of the way of what was found a moment ago.
-    fn look_up(&mut self, hop: Hop, place: usize) -> Option<u16> {
+    pub fn known(&self, hop: Hop) -> Option<u16> {
         let found = |&n: &u16| self.entries[n as usize].hop == hop;
-        let number = self.index.find(hash(&self.secret, hop), found).copied()?;
-        self.recent[place] = number;
-        Some(number)
+        self.index.find(hash(&self.secret, hop), found).copied()
     }
+}
+
+/// The place of a way, by the last bits of its addresses.
+#[inline(always)]
+fn place_of(key: &FlowKey) -> usize {
+    usize::from(key.local.last_bits() ^ key.remote.last_bits()) % WAYS
 }
 
 /// Keyed: whoever is on the link may come from any of the addresses of an IPv6 subnet.

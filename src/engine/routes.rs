@@ -25,9 +25,19 @@ pub struct Hop {
 /// Our subnets and the routers on them.
 #[derive(Clone, Debug)]
 pub struct Routes {
-    pub subnets: Vec<Subnet>,
+    subnets: Vec<Subnet>,
     /// The first that the sender's link has is the one that it uses.
-    pub gateways: Vec<IpAddr>,
+    gateways: Vec<IpAddr>,
+    /// Those over IPv4, as every segment asks for them.
+    ours_v4: Vec<OursV4>,
+}
+
+/// Addresses that are ours, and their tag.
+#[derive(Clone, Copy, Debug)]
+struct OursV4 {
+    first: u32,
+    last: u32,
+    vlan: Option<u16>,
 }
 
 impl Subnet {
@@ -41,7 +51,7 @@ impl Subnet {
         Range { first: self.first, last: self.last }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.first, self.last, address) {
             (IpAddr::V4(first), IpAddr::V4(last), IpAddr::V4(address)) => {
@@ -83,10 +93,36 @@ impl Subnet {
 }
 
 impl Routes {
+    pub fn new(subnets: Vec<Subnet>, gateways: Vec<IpAddr>) -> Routes {
+        let ours_v4 = subnets.iter().filter_map(|&Subnet { first, last, vlan, .. }| {
+            let (IpAddr::V4(first), IpAddr::V4(last)) = (first, last) else { return None };
+            Some(OursV4 { first: first.to_bits(), last: last.to_bits(), vlan })
+        });
+        Routes { ours_v4: ours_v4.collect(), subnets, gateways }
+    }
+
     /// The subnet that has our address `address`, if it is ours.
     #[inline]
     pub fn subnet_of(&self, address: IpAddr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.contains(address))
+    }
+
+    /// True if `address` is ours on the link with this tag.
+    #[inline(always)]
+    pub fn has(&self, address: IpAddr, vlan: Option<u16>) -> bool {
+        let IpAddr::V4(v4) = address else { return self.has_v6(address, vlan) };
+        let bits = v4.to_bits();
+        for ours in &self.ours_v4 {
+            if ours.first <= bits && bits <= ours.last && ours.vlan == vlan {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn has_v6(&self, address: IpAddr, vlan: Option<u16>) -> bool {
+        self.subnets.iter().any(|subnet| subnet.vlan == vlan && subnet.contains(address))
     }
 
     /// Where a datagram from our address `local` to `remote` goes first: to the host itself if it
@@ -179,15 +215,13 @@ mod tests {
             vlan: Some(vlan),
             ..Subnet::only(ip(address), prefix_len)
         };
-        Routes {
-            subnets: vec![
-                Subnet::only(ip("10.0.0.2"), 24),
-                tagged("10.0.1.2", 24, 100),
-                Subnet::only(ip("fd00::2"), 64),
-                tagged("fd01::2", 64, 100),
-            ],
-            gateways: vec![ip("10.0.0.1"), ip("10.0.1.1"), ip("fe80::1")],
-        }
+        let subnets = vec![
+            Subnet::only(ip("10.0.0.2"), 24),
+            tagged("10.0.1.2", 24, 100),
+            Subnet::only(ip("fd00::2"), 64),
+            tagged("fd01::2", 64, 100),
+        ];
+        Routes::new(subnets, vec![ip("10.0.0.1"), ip("10.0.1.1"), ip("fe80::1")])
     }
 
     #[test]
@@ -215,7 +249,7 @@ mod tests {
         for other in none {
             assert!(!routes.is_one_host(ip(other)), "{other}");
         }
-        let pair = Routes { subnets: vec![Subnet::only(ip("10.0.0.0"), 31)], gateways: vec![] };
+        let pair = Routes::new(vec![Subnet::only(ip("10.0.0.0"), 31)], vec![]);
         assert!(pair.is_one_host(ip("10.0.0.1")), "a link of two has no broadcast");
     }
 
@@ -240,7 +274,7 @@ mod tests {
 
     #[test]
     fn without_a_gateway_a_stranger_is_asked_for_on_the_link() {
-        let lonely = Routes { gateways: vec![ip("10.0.0.1")], ..routes() };
+        let lonely = Routes::new(routes().subnets, vec![ip("10.0.0.1")]);
         assert_eq!(lonely.next_hop(ip("fd00::2"), ip("2001:db8::1")).ip, ip("2001:db8::1"));
         assert_eq!(lonely.next_hop(ip("10.0.1.2"), ip("192.0.2.1")).ip, ip("192.0.2.1"));
     }

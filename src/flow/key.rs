@@ -89,6 +89,12 @@ impl Host {
         }
     }
 
+    /// Its last bits, by which hosts of one subnet differ.
+    #[inline]
+    pub const fn last_bits(self) -> u8 {
+        self.0 as u8
+    }
+
     #[inline]
     pub const fn family(self) -> Family {
         if self.0 < FIRST_NUMBER { Family::V4 } else { Family::V6 }
