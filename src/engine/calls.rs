@@ -50,8 +50,8 @@ impl<A: App> Engine<A> {
         Ok(())
     }
 
-    /// The next hop of a connection (MUST-46: to one host only), whose key is given back if it can't
-    /// be had.
+    /// The next hop of a connection (MUST-46: to one host only). Where there is none, its key is
+    /// given back.
     #[cold]
     fn find_way(
         &mut self,

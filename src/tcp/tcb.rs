@@ -113,8 +113,7 @@ pub struct Tcb {
     pub(super) snd_shift: u8,
     /// The next slot that is ready to send; of the engine.
     pub link: u32,
-    /// When the wheel will look at this slot: never later than `deadline`; of the engine. It may be
-    /// the time of a connection that had the slot before.
+    /// When the wheel will look at this slot, never later than `deadline`; of the engine.
     pub armed: Instant,
 
     // The second line.
