@@ -25,6 +25,10 @@ use std::net::IpAddr;
 /// megabytes.
 const CONNECTIONS_MAX_DEFAULT: u32 = 256_000;
 
+/// Connections open at a time in a closed loop: enough to keep two cores busy, few enough to stay
+/// in their caches.
+const CONNECTIONS_DEFAULT: u32 = 200;
+
 /// Body of an HTTP response in bytes unless said otherwise: with its head, still one segment.
 const RESPONSE_SIZE_DEFAULT: u64 = 100;
 
@@ -430,7 +434,7 @@ fn at_a_time(
         (Some(connections), _) => connections,
         (None, Some(_)) => most.saturating_sub(held).max(1),
         (None, None) if workload == WorkloadName::Stream => 1,
-        (None, None) => 100.min(most),
+        (None, None) => CONNECTIONS_DEFAULT.min(most),
     };
     if connections == 0 || connections > most {
         return Err(format!("-c {connections} must be from 1 to --max-connections, {most}"));

@@ -312,7 +312,7 @@ pub struct Load {
     /// end]
     #[arg(short, long, value_name = "N", value_parser = value::positive_rate)]
     pub rate: Option<f64>,
-    /// Connections open at a time [default: 100; stream 1; with a rate: --max-connections]
+    /// Connections open at a time [default: 200; stream 1; with a rate: --max-connections]
     #[arg(short, long, value_name = "N", value_parser = value::number32)]
     pub connections: Option<u32>,
     /// Open so many first, of which nothing more is asked, and hold them under the rest to the end
