@@ -138,28 +138,11 @@ impl Tcb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::time_wait::tests::{KEY, segment};
     use crate::tcp::{Config, Env, Paths};
-    use crate::wire::options::Options;
     use crate::wire::segment::Segment;
     use crate::wire::tcp::Flags;
     use proptest::prelude::*;
-
-    const KEY: FlowKey = FlowKey::v4(([10, 0, 0, 2], 80), ([10, 0, 0, 1], 4000));
-
-    fn segment(flags: Flags, seq: u32, ack: u32, stamp: Option<u32>) -> Segment {
-        Segment {
-            src: [10, 0, 0, 1].into(),
-            dst: [10, 0, 0, 2].into(),
-            src_port: 4000,
-            dst_port: 80,
-            seq,
-            ack,
-            flags,
-            window: 1000,
-            options: Options { timestamps: stamp.map(|value| (value, 0)), ..Options::NONE },
-            ..Segment::BLANK
-        }
-    }
 
     fn later(units: u64) -> Instant {
         Instant::from_nanos(units << HEARD_BITS)
@@ -168,7 +151,7 @@ mod tests {
     /// A connection that was opened by the peer, and has had a request of ten bytes and answered
     /// with as many.
     fn answered(config: &Config, stamped: bool, paths: &mut Paths) -> Tcb {
-        let stamp = |value| stamped.then_some(value);
+        let stamp = |value| stamped.then_some((value, 0));
         let mut syn = segment(Flags::SYN, 99, 0, stamp(5));
         (syn.options.window_scale, syn.options.sack_permitted) = (Some(3), true);
         syn.options.mss = Some(1000);
@@ -225,7 +208,7 @@ mod tests {
             prop_assert_eq!(woken.rest(), whole.rest());
             // What was timed once is of no meaning.
             (woken.rtt_seq, woken.rtt_at_us) = (whole.rtt_seq, whole.rtt_at_us);
-            let mut arrived = segment(Flags(flags), seq, ack, value);
+            let mut arrived = segment(Flags(flags), seq, ack, value.map(|value| (value, 0)));
             (arrived.window, arrived.payload_len) = (window, len);
             let [one, other] = [whole, woken]
                 .map(|mut tcb| does(&mut tcb, promise, close, &arrived, now));

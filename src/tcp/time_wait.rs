@@ -93,7 +93,7 @@ pub mod tests {
     use crate::wire::tcp::Flags;
     use proptest::prelude::*;
 
-    const KEY: FlowKey = FlowKey::v4(([10, 0, 0, 2], 80), ([10, 0, 0, 1], 4000));
+    pub const KEY: FlowKey = FlowKey::v4(([10, 0, 0, 2], 80), ([10, 0, 0, 1], 4000));
 
     /// A connection in TIME-WAIT until then, of which nothing else is known.
     pub fn in_time_wait(key: FlowKey, until: Instant) -> Tcb {
@@ -102,7 +102,7 @@ pub mod tests {
         tcb
     }
 
-    fn segment(flags: Flags, seq: u32, ack: u32, timestamps: Option<(u32, u32)>) -> Segment {
+    pub fn segment(flags: Flags, seq: u32, ack: u32, timestamps: Option<(u32, u32)>) -> Segment {
         Segment {
             src: [10, 0, 0, 1].into(),
             dst: [10, 0, 0, 2].into(),
