@@ -25,8 +25,7 @@ use std::net::IpAddr;
 /// megabytes.
 const CONNECTIONS_MAX_DEFAULT: u32 = 256_000;
 
-/// Connections open at a time in a closed loop: enough to keep two cores busy, few enough to stay
-/// in their caches.
+/// Connections open at a time in a closed loop: enough to keep two cores busy, and in their caches.
 const CONNECTIONS_DEFAULT: u32 = 200;
 
 /// Body of an HTTP response in bytes unless said otherwise: with its head, still one segment.
@@ -440,9 +439,8 @@ fn at_a_time(
         return Err(format!("-c {connections} must be from 1 to --max-connections, {most}"));
     }
     if connections.saturating_add(held) > most {
-        return Err(format!(
-            "--held {held} and -c {connections} are more than --max-connections, {most}"
-        ));
+        let both = format!("--held {held} and -c {connections}");
+        return Err(format!("{both} are more than --max-connections, {most}"));
     }
     Ok(connections)
 }
