@@ -72,6 +72,7 @@ fn a_wrong_command_line_is_exit_code_2() {
     let two = ["--addr", "fd00::2/64", "--target", "[fd00::3]:80", "--mtu", "1000"];
     expect(&[&from[..], &two].concat(), 2, "at least 1280");
     expect(&["client", "--sport", "2000-1000"], 2, "port range `2000-1000` is empty");
+    expect(&["bench", "--max-connections", "501m"], 2, "`501m` is too large: at most 500m");
     expect(&["bench", "--threads", "3"], 2, "--threads 1 or an even number");
     expect(&["bench", "--threads", "4", "--floor"], 2, "--threads 1 or 2");
     expect(&["bench", "--compare", "kernel"], 2, "--link veth");

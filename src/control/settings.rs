@@ -77,7 +77,7 @@ pub struct Run {
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<Indices>,
     /// Connections at a time and core, and as many more in TIME-WAIT [default: 256k]
-    #[arg(long, value_name = "N", value_parser = value::number32)]
+    #[arg(long, value_name = "N", value_parser = value::connections)]
     pub max_connections: Option<u32>,
     /// Time for open connections to end once the run is stopping [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = value::span)]

@@ -169,6 +169,16 @@ pub fn number32(text: &str) -> Result<u32, String> {
     u32::try_from(number(text)?).map_err(|_| format!("`{text}` is too large: at most 4.29g"))
 }
 
+/// As [`number`], for connections: those in every state, and what else is counted of them, are to
+/// have numbers of 32 bits.
+pub fn connections(text: &str) -> Result<u32, String> {
+    const MAX: u64 = 500_000_000;
+    match number(text)? {
+        connections @ ..=MAX => Ok(connections as u32),
+        _ => Err(format!("`{text}` is too large: at most 500m connections a core")),
+    }
+}
+
 /// A number a second, or bits a second, with a decimal suffix; a fraction is welcome.
 pub fn rate(text: &str) -> Result<f64, String> {
     let bad = || format!("`{text}` is not a number: write 250, 10k, 1.5m or 2g (k is 1000)");
