@@ -28,12 +28,7 @@ fn peer() -> IpAddr {
 
 /// Opens a connection from a port; what its peer sends next, without text.
 fn open(crowd: &mut Crowd<Server>, port: u16) -> Option<Segment> {
-    let syn = Segment { options: Options::NONE, ..syn(peer(), port) };
-    let syn_ack = *crowd.turn(&[syn]).first()?;
-    assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
-    let acked = ack(&syn_ack);
-    crowd.turn(&[acked]);
-    Some(acked)
+    crowd.open(&Segment { options: Options::NONE, ..syn(peer(), port) })
 }
 
 /// Closes our end of a peer's connection first.

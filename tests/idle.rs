@@ -24,20 +24,12 @@ fn crowd(service: Service, awake_max: u32, keepalive: Option<Keepalive>) -> Crow
     Crowd::of(config, Server::new(vec![service], CONNECTIONS))
 }
 
-/// Opens a connection from a port; what its peer sends next, without text.
-fn open(crowd: &mut Crowd<Server>, port: u16) -> Option<Segment> {
-    let syn_ack = *crowd.turn(&[syn(PEER, port)]).iter().find(|it| it.dst_port == port)?;
-    let acked = ack(&syn_ack);
-    crowd.turn(&[acked]);
-    Some(acked)
-}
-
 /// Opens some connections and lets them rest; what their peers send next.
 fn resting(crowd: &mut Crowd<Server>) -> Vec<Segment> {
-    let peers = (2000..2040).map(|port| open(crowd, port).unwrap()).collect();
+    let peers = (2000..2040).map(|port| crowd.open(&syn(PEER, port)).unwrap()).collect();
     crowd.wait(Span::from_millis(100));
     // Each that comes has others looked at.
-    (3000..3020).for_each(|port| assert!(open(crowd, port).is_some()));
+    (3000..3020).for_each(|port| assert!(crowd.open(&syn(PEER, port)).is_some()));
     crowd.engine.check();
     let rested = crowd.engine.counters.idle_rested;
     assert!(rested >= 40, "{rested}");
@@ -191,8 +183,8 @@ fn a_call_reaches_who_rests() {
 fn who_rests_counts_as_a_connection_and_finds_a_slot_again() {
     let mut crowd = crowd(Service::Discard, 0, None);
     let peers = resting(&mut crowd);
-    (4000..4004).for_each(|port| assert!(open(&mut crowd, port).is_some()));
-    assert!(open(&mut crowd, 4004).is_none(), "{CONNECTIONS} there may be");
+    (4000..4004).for_each(|port| assert!(crowd.open(&syn(PEER, port)).is_some()));
+    assert!(crowd.open(&syn(PEER, 4004)).is_none(), "{CONNECTIONS} there may be");
     assert!(crowd.engine.counters.listen_overflows > 0);
     let text: Vec<Segment> = peers.iter().map(|at| Segment { payload_len: 9, ..*at }).collect();
     let answers = crowd.turn(&text);

@@ -72,16 +72,16 @@ impl<A: App> Engine<A> {
                     self.counters.rx_icmp_ignored += 1;
                     return Some(frame);
                 }
-                let slot = match self.quoted(&quoted) {
-                    Some(slot) if !self.table.is_resting(slot) => slot,
-                    elsewhere => {
-                        // Nothing of who rests is in flight, that it could be about.
-                        let rests = elsewhere.is_some();
-                        let frame = if rests { frame } else { self.pass_on(frame)? };
-                        self.counters.rx_icmp_ignored += 1;
-                        return Some(frame);
-                    }
+                let Some(slot) = self.quoted(&quoted) else {
+                    let frame = self.pass_on(frame)?;
+                    self.counters.rx_icmp_ignored += 1;
+                    return Some(frame);
                 };
+                if self.table.is_resting(slot) {
+                    // Nothing is in flight that it could be about.
+                    self.counters.rx_icmp_ignored += 1;
+                    return Some(frame);
+                }
                 let seq = Seq(quoted.seq);
                 // Soft errors never abort (RFC 9293 s3.9.2.2, MUST-56).
                 match error {

@@ -52,7 +52,7 @@ impl<A: App> Engine<A> {
 
     /// The next hop of a connection (MUST-46: to one host only). Where there is none, its key is
     /// given back.
-    #[cold]
+    #[inline(never)] // Out of the way of ways that are remembered.
     fn find_way(
         &mut self,
         now: Instant,

@@ -164,10 +164,8 @@ impl<A: App> Engine<A> {
         if (slots..self.config.connections_max).contains(&self.drain_at) {
             self.drain_at = self.config.connections_max;
         }
-        let end = match self.drain_at < slots {
-            true => self.drain_at.saturating_add(most).min(slots),
-            false => self.drain_at.saturating_add(most).min(self.table.places()),
-        };
+        let last = if self.drain_at < slots { slots } else { self.table.places() };
+        let end = self.drain_at.saturating_add(most).min(last);
         for place in self.drain_at..end {
             if self.table.is_resting(place) {
                 // It is asked as it wakes.

@@ -131,7 +131,7 @@ impl<A: App> Engine<A> {
     /// The next hop to who sent a SYN, if we know it. Without a route the answer goes where the SYN
     /// came from, as to a next hop that is unknown it does for the time being: strangers do not
     /// make us ask for one.
-    #[cold]
+    #[inline(never)] // Out of the way of ways that are remembered.
     fn way_back(&mut self, key: &FlowKey, syn: &Segment) -> Option<u16> {
         let neighbor = self.neighbors.known(self.routes.next_hop(syn.dst, syn.src))?;
         self.neighbors.remember(key, neighbor);

@@ -63,6 +63,7 @@ impl<A: App> Engine<A> {
                 self.waits.prefetch_hashed(hash);
             }
         }
+        // Now the lines of the large index have come, or are on their way.
         for stage in &mut staged {
             if let (Some((_, hash)), None) = (stage.key, stage.slot) {
                 stage.slot = self.table.guess_far(hash);

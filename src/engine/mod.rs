@@ -180,7 +180,7 @@ impl<A: App> Engine<A> {
             ready: Queue::new(),
             neighbors: Neighbors::new(tables),
             tuples: config.ranges.clone().map(Tuples::new),
-            drawn: VecDeque::with_capacity(expire::DRAWN_AHEAD + 1),
+            drawn: VecDeque::with_capacity(expire::DRAWN_AHEAD),
             tuples_missed: 0,
             listeners,
             syns: SynCache::new(syn_backlog, tables),
@@ -291,8 +291,8 @@ impl<A: App> Engine<A> {
             + self.waits.max() * self.waits.bytes_each()
     }
 
-    /// Laws 2 and 3: free + live slots = max, the index agrees with the slots, every control block
-    /// is sound.
+    /// Laws 2 and 3: every slot is free or live, they and who rests are no more than there may be,
+    /// the index agrees, every control block is sound.
     ///
     /// # Panics
     /// If not: a bug of ours.

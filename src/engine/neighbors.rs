@@ -38,8 +38,8 @@ pub struct Neighbors {
     /// Where the next search for an entry to be replaced begins.
     hand: usize,
     index: HashTable<u16>,
-    /// Ways taken last, by the last bits of the remote address: most connections go where others
-    /// just went.
+    /// Ways taken last, each at the [place](place_of) of its hosts: most connections go where
+    /// others just went.
     ways: [Way; WAYS],
     /// Entries without an answer, in the order in which they were first asked for.
     asking: Vec<u16>,

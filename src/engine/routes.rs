@@ -51,7 +51,7 @@ impl Subnet {
         Range { first: self.first, last: self.last }
     }
 
-    #[inline(always)]
+    #[inline]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.first, self.last, address) {
             (IpAddr::V4(first), IpAddr::V4(last), IpAddr::V4(address)) => {

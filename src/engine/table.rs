@@ -169,9 +169,8 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         let tcb = &mut self.tcbs[slot as usize];
         self.free = tcb.link;
         self.taken += 1;
-        let armed = tcb.armed;
         tcb.begin(*key);
-        (tcb.link, tcb.armed) = (UNQUEUED, armed);
+        tcb.link = UNQUEUED;
         self.states[slot as usize] = state;
         slot
     }
@@ -226,17 +225,15 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         assert!(!self.is_queued(slot));
         let tcb = &mut self.tcbs[slot as usize];
         let idle = tcb.rest();
-        let at = self.left.pop().unwrap_or_else(|| {
-            self.resting.push((Idle::NONE, kept));
-            self.resting.len() as u32 - 1
-        });
-        self.resting[at as usize] = (idle, kept);
+        let at = self.left.pop().unwrap_or(self.resting.len() as u32);
+        match self.resting.get_mut(at as usize) {
+            Some(left) => *left = (idle, kept),
+            None => self.resting.push((idle, kept)),
+        }
         let place = self.max as u32 + at;
         let moved = self.index.settle(idle.key.bucket(&self.secret), slot, place);
         assert!(moved, "slot {slot} is not filed");
-        let armed = tcb.armed;
         tcb.begin(FlowKey::NONE);
-        tcb.armed = armed;
         self.free_slot(slot);
         place
     }

@@ -46,9 +46,9 @@ mod tests {
     #[test]
     fn a_slab_holds_what_was_asked_for_whatever_its_size() {
         for count in [0, 1, 511, 512, 513, 1 << 20] {
-            let (slab, zeroed) = (slab(7u64, count), zeroed::<u64>(count));
+            let (slab, zeroed) = (slab(7u64, count), zeroed::<[u32; 4]>(count));
             assert!(slab.len() == count && slab.iter().all(|&it| it == 7), "{count}");
-            assert!(zeroed.len() == count && zeroed.iter().all(|&it| it == 0), "{count}");
+            assert!(zeroed.len() == count && zeroed.iter().all(|&it| it == [0; 4]), "{count}");
         }
     }
 }

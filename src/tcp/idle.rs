@@ -39,8 +39,8 @@ pub struct Idle {
 
 const _: () = assert!(size_of::<Idle>() == 64);
 
-/// 67 ms: nothing that is counted from when an idle connection was heard is shorter than a second,
-/// and 32 bits of it are nine years.
+/// 67 ms: so much later, at the most, keepalive and the slow start of acknowledging (RFC 5681 s4.1)
+/// take an idle connection to be silent. 32 bits of it are nine years.
 const HEARD_BITS: u32 = 26;
 
 /// Whoever has been silent for less than this may well be about to speak: longer than most round

@@ -201,12 +201,11 @@ impl Tcb {
         self.forget();
     }
 
-    /// Makes it what a connection with this key begins as: CLOSED, whatever it was before. In
-    /// place, as all that follows: a copy of what was just written field by field would wait for
-    /// each of those writes.
+    /// Makes it what a connection with this key begins as: CLOSED, whatever it was before; `armed`
+    /// is the slot's. In place, as all that follows: a copy of what was just written field by field
+    /// would wait for each of those writes.
     pub fn begin(&mut self, key: FlowKey) {
-        *self = Tcb::CLOSED;
-        self.key = key;
+        *self = Tcb { key, armed: self.armed, ..Tcb::CLOSED };
     }
 
     /// A connection with this key, CLOSED.

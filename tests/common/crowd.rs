@@ -83,6 +83,17 @@ impl<A: App> Crowd<A> {
         sent
     }
 
+    /// Lets a peer open a connection by a SYN; what it sends next, without text. `None` if the SYN
+    /// is not answered.
+    pub fn open(&mut self, syn: &Segment) -> Option<Segment> {
+        let answers = self.turn(&[*syn]);
+        let syn_ack = answers.iter().find(|answer| answer.dst_port == syn.src_port)?;
+        assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
+        let acked = ack(syn_ack);
+        self.turn(&[acked]);
+        Some(acked)
+    }
+
     /// Lets time pass; answers what is sent at its end.
     pub fn wait(&mut self, span: Span) -> Vec<Segment> {
         self.now += span;
