@@ -67,10 +67,7 @@ impl Lab {
             lab.ip(end, &["link", "set", interface, "up"]);
             // A drop in the pair's inner ring would be silent; with a queue in front it waits
             // instead.
-            run(
-                "tc",
-                &["-n", lab.namespace(end), "qdisc", "add", "dev", interface, "root", "pfifo"],
-            );
+            lab.tc(end, &["qdisc", "add", "dev", interface, "root", "pfifo"]);
         }
         Some(lab)
     }
@@ -84,6 +81,11 @@ impl Lab {
     pub fn ip(&self, end: End, args: &[&str]) -> String {
         let output = run("ip", &[&["-n", self.namespace(end)], args].concat());
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// `tc` in the namespace of one end. Panics if it fails.
+    pub fn tc(&self, end: End, args: &[&str]) {
+        run("tc", &[&["-n", self.namespace(end)], args].concat());
     }
 
     /// A command to be run in the namespace of one end.
