@@ -1,16 +1,19 @@
 //! The timing wheel next to a binary heap and a sorted map, with 1,000 to 1,000,000 filed timers.
 //!
-//! What a connection costs its timers, in three mixes; with each iteration the clock goes on by
-//! 60 s / timers:
-//! - `move`: a random timer moves to a deadline up to 60 s ahead (a TIME-WAIT, a keepalive), and
-//!   what came due is filed again;
-//! - `answer`: a random timer is armed 200 ms ahead and cancelled, as a segment is sent and
-//!   acknowledged: two operations;
-//! - `expire`: the one timer that is due comes out and is filed 60 s ahead: two operations.
+//! An iteration is a turn of the engine: a burst of 64 segments, of which each touches a random
+//! timer, and the clock goes on by 64 * 60 s / timers. The burst is known before it is worked off,
+//! as there, and so its memory can be asked for.
+//! - `restart`: each timer moves to 60 s ahead, as what a segment restarts, and so do those that
+//!   come due because no segment came for them;
+//! - `move`: each timer moves to a random deadline up to 60 s ahead, half of them to an earlier
+//!   one, and those that come due are filed so as well;
+//! - `answer`: each timer is armed 200 ms ahead and cancelled, as a segment is sent and
+//!   acknowledged, while half as many others come due and are filed 60 s ahead;
+//! - `expire`: nothing but those that come due and are filed 60 s ahead.
 //!
-//! Throughput counts operations where their number is known; the time is that of an iteration.
+//! The time is that of an operation: a timer is armed, moved or cancelled, or comes due.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use shakedown::rng::Rng;
 use shakedown::time::{Instant, Span};
 use shakedown::timer::Wheel;
@@ -21,11 +24,15 @@ use std::time::Duration;
 
 const AHEAD_NS: u64 = 60_000_000_000;
 const RTO_NS: u64 = 200_000_000;
-const DUE_MAX: usize = 64;
+const DUE_MAX: usize = 256;
+const BURST: usize = 64;
+const DRAWN: usize = 1 << 20;
 
 /// What each rival can do.
 trait Timers {
     fn new(timers: u32) -> Self;
+    /// Asks for a timer's memory, if there is anything to ask for.
+    fn prefetch(&self, _node: u32) {}
     fn arm(&mut self, node: u32, at: Instant);
     fn cancel(&mut self, node: u32);
     fn expire(&mut self, now: Instant, due: &mut Vec<u32>);
@@ -34,6 +41,10 @@ trait Timers {
 impl Timers for Wheel {
     fn new(timers: u32) -> Wheel {
         Wheel::new(timers, Instant::ZERO)
+    }
+
+    fn prefetch(&self, node: u32) {
+        Wheel::prefetch(self, node);
     }
 
     fn arm(&mut self, node: u32, at: Instant) {
@@ -119,7 +130,27 @@ struct Filed<T> {
     count: u64,
     now: Instant,
     due: Vec<u32>,
-    rng: Rng,
+    drawn: Drawn,
+    operations: u64,
+}
+
+/// Random numbers drawn before, and taken in turn: to draw one takes as long as some operations.
+struct Drawn {
+    numbers: Vec<u32>,
+    taken: usize,
+}
+
+impl Drawn {
+    fn new() -> Drawn {
+        let mut rng = Rng::new(1);
+        Drawn { numbers: (0..DRAWN).map(|_| rng.next() as u32).collect(), taken: 0 }
+    }
+
+    /// A number below a bound, evenly.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.taken = (self.taken + 1) % DRAWN;
+        ((u128::from(self.numbers[self.taken]) * u128::from(bound)) >> 32) as u64
+    }
 }
 
 impl<T: Timers> Filed<T> {
@@ -128,61 +159,100 @@ impl<T: Timers> Filed<T> {
         let step = AHEAD_NS / u64::from(count);
         (0..count).for_each(|node| timers.arm(node, Instant::from_nanos(u64::from(node) * step)));
         let (now, due) = (Instant::ZERO, Vec::with_capacity(DUE_MAX));
-        Filed { timers, count: u64::from(count), now, due, rng: Rng::new(1) }
+        Filed { timers, count: u64::from(count), now, due, drawn: Drawn::new(), operations: 0 }
     }
 
-    /// Lets the clock go on by one step, and files what came due `ahead` of it.
-    fn step(&mut self, ahead: impl Fn(&mut Rng) -> u64) {
-        self.now += Span::from_nanos(AHEAD_NS / self.count);
-        self.timers.expire(black_box(self.now), &mut self.due);
-        for node in self.due.drain(..) {
-            self.timers.arm(node, self.now + Span::from_nanos(ahead(&mut self.rng)));
+    /// Lets the clock go on by a burst, and files what came due `ahead` of it.
+    fn step(&mut self, ahead: impl Fn(&mut Drawn) -> u64) {
+        self.now += Span::from_nanos(BURST as u64 * AHEAD_NS / self.count);
+        loop {
+            self.timers.expire(black_box(self.now), &mut self.due);
+            let came_due = self.due.len();
+            self.operations += 2 * came_due as u64;
+            for node in self.due.drain(..) {
+                self.timers.arm(node, self.now + Span::from_nanos(ahead(&mut self.drawn)));
+            }
+            if came_due < DUE_MAX {
+                return;
+            }
         }
     }
 
-    fn random(&mut self) -> u32 {
-        self.rng.below(self.count) as u32
+    /// Random timers of the first `of`.
+    fn burst(&mut self, of: u64) -> [u32; BURST] {
+        let nodes = std::array::from_fn(|_| self.drawn.below(of) as u32);
+        nodes.iter().for_each(|&node| self.timers.prefetch(node));
+        black_box(nodes)
     }
 
-    fn move_one(&mut self) {
-        let node = self.random();
-        let at = self.now + Span::from_nanos(1 + self.rng.below(AHEAD_NS));
-        self.timers.arm(node, at);
-        self.step(|rng| 1 + rng.below(AHEAD_NS));
+    fn restarted(&mut self) {
+        for node in self.burst(self.count) {
+            self.timers.arm(node, self.now + Span::from_nanos(AHEAD_NS));
+            self.operations += 1;
+        }
+        self.step(|_| AHEAD_NS);
+    }
+
+    fn moved(&mut self) {
+        for node in self.burst(self.count) {
+            let at = self.now + Span::from_nanos(1 + self.drawn.below(AHEAD_NS));
+            self.timers.arm(node, at);
+            self.operations += 1;
+        }
+        self.step(|drawn| 1 + drawn.below(AHEAD_NS));
     }
 
     /// The lower half of the timers is never armed for long; the upper half is what is filed
     /// meanwhile.
-    fn answer_one(&mut self) {
-        let node = self.random() / 2;
-        self.timers.arm(node, self.now + Span::from_nanos(RTO_NS));
-        self.timers.cancel(black_box(node));
+    fn answered(&mut self) {
+        for node in self.burst(self.count / 2) {
+            self.timers.arm(node, self.now + Span::from_nanos(RTO_NS));
+            self.timers.cancel(black_box(node));
+            self.operations += 2;
+        }
         self.step(|_| AHEAD_NS);
     }
 
-    fn expire_one(&mut self) {
+    fn expired(&mut self) {
         self.step(|_| AHEAD_NS);
     }
 }
 
-/// A mix's name, its operations, and the mix.
-type Mix<T> = (&'static str, u64, fn(&mut Filed<T>));
+/// A mix's name, and a turn of it.
+type Mix<T> = (&'static str, fn(&mut Filed<T>));
+
+impl<T: Timers> Filed<T> {
+    /// Turns until so many operations are done; the time that they took.
+    fn timed(&mut self, operations: u64, turn: fn(&mut Self)) -> Duration {
+        let (before, start) = (self.operations, std::time::Instant::now());
+        while self.operations - before < operations {
+            turn(self);
+        }
+        // The last turn did more than was asked for.
+        start.elapsed().mul_f64(operations as f64 / (self.operations - before) as f64)
+    }
+}
 
 fn run<T: Timers>(criterion: &mut Criterion, name: &str) {
-    let mixes: [Mix<T>; 3] = [
-        ("move", 1, Filed::move_one),
-        ("answer", 2, Filed::answer_one),
-        ("expire", 2, Filed::expire_one),
+    let mixes: [Mix<T>; 4] = [
+        ("restart", Filed::restarted),
+        ("move", Filed::moved),
+        ("answer", Filed::answered),
+        ("expire", Filed::expired),
     ];
     let mut group = criterion.benchmark_group("wheel");
     group.sample_size(20);
     group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
-    for (mix, operations, once) in mixes {
-        group.throughput(Throughput::Elements(operations));
+    for (mix, turn) in mixes {
         for timers in [1_000u32, 100_000, 1_000_000] {
+            let mut filed = None;
             group.bench_function(BenchmarkId::new(format!("{mix}/{name}"), timers), |bencher| {
-                let mut filed = Filed::<T>::new(timers);
-                bencher.iter(|| once(&mut filed));
+                let filed = filed.get_or_insert_with(|| {
+                    let mut filed = Filed::<T>::new(timers);
+                    filed.timed(6 * u64::from(timers), turn);
+                    filed
+                });
+                bencher.iter_custom(|operations| filed.timed(operations, turn));
             });
         }
     }

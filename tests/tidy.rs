@@ -32,7 +32,7 @@ const IMPORTS: &[(&str, &str)] = &[
 /// Where a module may import only one part of another.
 const PARTS: &[(&str, &str, &[&str])] = &[
     ("engine", "sys", &["cpu", "pages"]),
-    ("timer", "sys", &["pages"]),
+    ("timer", "sys", &["cpu", "pages"]),
     ("frame", "sys", &["umem"]),
     // The referee forms its own opinion: of tcp it knows the words of the engine's API and no more.
     ("sim", "tcp", &["self", "State", "End", "Config", "Congestion", "Keepalive", "Mss"]),

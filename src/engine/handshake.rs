@@ -295,14 +295,9 @@ impl<A: App> Engine<A> {
         self.arm_syn(place, now);
     }
 
-    /// Files the time of what is at a place, if it is earlier than what the wheel has. The wheel
-    /// may have that of one that had the place before: it is left for the wheel to find out.
+    /// Files the time of what is at a place.
     fn arm_syn(&mut self, place: u32, now: Instant) {
-        let at = self.syns.get(place).resend_at(now);
-        let node = self.nodes.syn(place);
-        if self.wheel.deadline(node).is_none_or(|filed| at < filed) {
-            self.wheel.arm(node, at);
-        }
+        self.wheel.arm(self.nodes.syn(place), self.syns.get(place).resend_at(now));
     }
 
     /// Where the SYN-ACK goes: to its next hop, or where the SYN came from.
