@@ -7,7 +7,7 @@ use super::crew::{self, Ending, Found, Member, Watch};
 use super::distance::Outcome;
 use super::guard::Guard;
 use super::homing::Homing;
-use super::nic::{Build, Crew, Nic, Part};
+use super::nic::{Build, Crew, Manned, Nic, Part};
 use super::output::Report;
 use super::plan::{BenchPlan, ClientPlan, ServerPlan, Stack};
 use super::report::Side;
@@ -174,13 +174,13 @@ pub fn server(plan: &ServerPlan) -> Result<(), Failure> {
     let build = Build { app: &app, milestones: Milestones::server, found };
     let (stack, duration, output) = (&plan.stack, plan.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };
-    let (members, memory) = nic.members(&crew, &build)?;
-    let ports: Vec<_> = plan.services.iter().map(|service| service.listener.port).collect();
+    let Manned { members, memory, way } = nic.members(&crew, &build)?;
+    let ports = plan.services.iter().map(|service| u32::from(service.listener.port));
     run.sandbox.drop_privileges(nic.gives_back())?;
     let line = format!(
-        "serving on {}, ports {}; at most {} MiB of memory",
+        "serving on {}, ports {}; at most {} MiB of memory\n{way}",
         plan.site.interface,
-        listed(&ports),
+        listed(ports),
         memory.div_ceil(1 << 20)
     );
     say(&plan.output, &line);
@@ -216,8 +216,9 @@ pub fn client(plan: &ClientPlan) -> Result<(), Failure> {
     let build = Build { app: &app, milestones: Milestones::client, found };
     let (duration, output) = (drive.duration, &plan.output);
     let crew = Crew { stack, duration, output, run: &run, board: &board };
-    let (members, memory) = nic.members(&crew, &build)?;
+    let Manned { members, memory, way } = nic.members(&crew, &build)?;
     run.sandbox.drop_privileges(nic.gives_back())?;
+    say(&plan.output, &way);
     let mut guard = nic.guard();
     let sides = run.crew(members, &board, &plan.output, drive.rate, Some(&mut guard))?;
     let side = sides.client.as_ref().ok_or_else(|| sides.nothing())?;
@@ -265,12 +266,12 @@ pub(super) fn say(output: &Output, line: &str) {
 }
 
 /// `80, 443, 8000-8009`.
-fn listed(ports: &[u16]) -> String {
-    let mut parts: Vec<(u16, u16)> = Vec::new();
-    for &port in ports {
+pub(super) fn listed(numbers: impl IntoIterator<Item = u32>) -> String {
+    let mut parts: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
         match parts.last_mut() {
-            Some((_, last)) if *last + 1 == port => *last = port,
-            _ => parts.push((port, port)),
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => parts.push((number, number)),
         }
     }
     let text = |(first, last)| match first == last {

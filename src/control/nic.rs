@@ -4,18 +4,18 @@ use super::assemble::{self, Share, config};
 use super::crew::{Found, Job, Member};
 use super::guard::Guard;
 use super::homing::Homing;
-use super::launch::Run;
+use super::launch::{Run, listed};
 use super::plan::{Drive, Service, Site, Stack, links};
 use super::runner::{Finding, Milestones, Runner, Term};
 use super::settings::{Mode, Output};
 use super::value::Ports;
 use super::wrapped::{Wrapped, Wrappers};
-use super::{Failure, pin};
+use super::{Failure, pin, summary};
 use crate::app::App;
-use crate::device::Device;
 use crate::device::packet::Packet;
 use crate::device::steering::{Reach, Steering};
 use crate::device::xdp::{self, Deferral, Program, Xdp};
+use crate::device::{self, Device};
 use crate::engine::{Config, Engine, Subnet};
 use crate::frame::Pool;
 use crate::stats::publish::Board;
@@ -53,6 +53,15 @@ pub(super) struct Nic {
     mtu: u16,
     mac: Mac,
     shared: bool,
+}
+
+/// The workers of an interface, ready to run.
+pub(super) struct Manned {
+    pub members: Vec<Member>,
+    /// Bytes of memory that they have together, fixed from here on.
+    pub memory: usize,
+    /// How frames come and go, and who does what for that: for people.
+    pub way: String,
 }
 
 /// How frames come in and go out.
@@ -131,23 +140,18 @@ impl Nic {
         if self.shared { SPORT_SHARED } else { SPORT_OURS }
     }
 
-    /// A thread for each worker, of which `build` makes what is not the same for every command; and
-    /// the bytes of memory that they have together, fixed from here on.
+    /// A thread for each worker, of which `build` makes what is not the same for every command.
     ///
     /// # Errors
     /// A queue can't be opened, or the recording's file can't be created.
-    pub fn members<A>(
-        &self,
-        crew: &Crew<'_>,
-        build: &Build<'_, A>,
-    ) -> Result<(Vec<Member>, usize), Failure>
+    pub fn members<A>(&self, crew: &Crew<'_>, build: &Build<'_, A>) -> Result<Manned, Failure>
     where
         A: App + Send + 'static,
         A::State: Send,
         A::Idle: Send,
     {
         let environment = |error: io::Error| Failure::Environment(error.to_string());
-        let (mut members, mut memory) = (Vec::new(), 0);
+        let (mut members, mut memory, mut opened) = (Vec::new(), 0, device::Report::default());
         let count = self.workers() as u16;
         let afoot = Arc::new(());
         for (index, place) in worker::ring(count).into_iter().enumerate() {
@@ -158,20 +162,48 @@ impl Nic {
                 Door::Xdp(program, options) => {
                     let frames = xdp::frames_for(queues.len(), options.ring_frames);
                     let mut pool = Pool::for_mtu(frames, self.mtu).map_err(environment)?;
-                    let device = Xdp::open(program, queues, options, &mut pool);
-                    self.job(crew, build, seat, device.map_err(environment)?, pool)?
+                    let device =
+                        Xdp::open(program, queues, options, &mut pool).map_err(environment)?;
+                    opened = device.report();
+                    self.job(crew, build, seat, device, pool)?
                 }
                 Door::Packet(steering) => {
                     let pool = Pool::for_mtu(PACKET_POOL_FRAMES, self.mtu).map_err(environment)?;
                     let device =
                         Packet::open(&self.interface.name, steering).map_err(environment)?;
+                    opened = device.report();
                     self.job(crew, build, seat, device, pool)?
                 }
             };
             members.push(Member { core: *core, job });
             memory += bytes;
         }
-        Ok((members, memory))
+        Ok(Manned { members, memory, way: self.way(&opened) })
+    }
+
+    /// How frames come and go on a device that was opened here, and what was chosen for that.
+    fn way(&self, opened: &device::Report) -> String {
+        let named = |noun: &str, numbers: Vec<u32>| {
+            let plural = if numbers.len() == 1 { "" } else { "s" };
+            format!("{noun}{plural} {}", listed(numbers))
+        };
+        let cores = named("core", self.crews.iter().map(|(core, _)| *core).collect());
+        let via = summary::via(opened);
+        let Door::Xdp(_, options) = &self.door else {
+            return format!("{via}; {cores}; a system call for each burst");
+        };
+        let mut queues: Vec<u32> = self.crews.iter().flat_map(|(_, of)| of).copied().collect();
+        queues.sort_unstable();
+        let interrupts = match options.busy_poll {
+            true => "ours, by busy polling",
+            false => "the kernel's (--busy-poll: ours)",
+        };
+        format!(
+            "{via}; {} on {cores}; rings of {} frames; the interface's interrupt work \
+             is {interrupts}",
+            named("queue", queues),
+            options.ring_frames
+        )
     }
 
     /// What the thread of one worker does, and the memory that it has.
@@ -430,31 +462,36 @@ mod tests {
             Ok(pair) if pin::cores().len() > 1 => pair,
             _ => return eprintln!("a_worker_that_panics: SKIPPED, needs root and two cores"),
         };
-        let sides = pair.inside(0, || {
-            let text = |failure: Failure| io::Error::other(format!("{failure:?}"));
-            let mut stack = super::super::plan::tests::stack();
-            stack.cpus = Some(pin::cores()[..2].to_vec());
-            stack.subnets = vec![super::super::address::subnet("198.19.0.77/24").unwrap()];
-            let (mode, queues) = (Mode::Auto, None);
-            let site = Site { interface: "sda".into(), queues, mode, busy_poll: false };
-            let services = [super::super::plan::tests::service(80)];
-            let nic = Nic::open(&site, &stack, &Part::Server(&services)).map_err(text)?;
-            let run = Run::start(true).map_err(text)?;
-            let board = Arc::new(Board::new(nic.workers()));
-            let build = Build {
-                app: &|share, _| Planted { panics: share.index == 1 },
-                milestones: || Milestones { ready: |_| true, done: Planted::falls },
-                found: |(finding, _)| Found {
-                    server: Some((finding, Served::default())),
-                    ..Found::default()
-                },
-            };
-            let output = Output { json: None, pcap: None, quiet: true, verbose: false };
-            let (duration, output) = (Some(Span::from_secs(10)), &output);
-            let crew = Crew { stack: &stack, duration, output, run: &run, board: &board };
-            let (members, _) = nic.members(&crew, &build).map_err(text)?;
-            run.crew(members, &board, output, None, Some(&mut nic.guard())).map_err(text)
-        });
+        let sides =
+            pair.inside(0, || {
+                let text = |failure: Failure| io::Error::other(format!("{failure:?}"));
+                let mut stack = super::super::plan::tests::stack();
+                stack.cpus = Some(pin::cores()[..2].to_vec());
+                stack.subnets = vec![super::super::address::subnet("198.19.0.77/24").unwrap()];
+                let (mode, queues) = (Mode::Auto, None);
+                let site = Site { interface: "sda".into(), queues, mode, busy_poll: false };
+                let services = [super::super::plan::tests::service(80)];
+                let nic = Nic::open(&site, &stack, &Part::Server(&services)).map_err(text)?;
+                let run = Run::start(true).map_err(text)?;
+                let board = Arc::new(Board::new(nic.workers()));
+                let build = Build {
+                    app: &|share, _| Planted { panics: share.index == 1 },
+                    milestones: || Milestones { ready: |_| true, done: Planted::falls },
+                    found: |(finding, _)| Found {
+                        server: Some((finding, Served::default())),
+                        ..Found::default()
+                    },
+                };
+                let output = Output { json: None, pcap: None, quiet: true, verbose: false };
+                let (duration, output) = (Some(Span::from_secs(10)), &output);
+                let crew = Crew { stack: &stack, duration, output, run: &run, board: &board };
+                let Manned { members, way, .. } = nic.members(&crew, &build).map_err(text)?;
+                assert!(way.starts_with("AF_XDP copy on veth; queues 0-1 on cores "), "{way}");
+                assert!(way.ends_with(
+                    "; the interface's interrupt work is the kernel's (--busy-poll: ours)"
+                ));
+                run.crew(members, &board, output, None, Some(&mut nic.guard())).map_err(text)
+            });
         let sides = sides.unwrap();
         let Ending::Fault(why) = &sides.ending else { panic!("{:?}", sides.ending) };
         assert!(why.starts_with("worker 1 panicked"), "{why}");

@@ -197,16 +197,21 @@ fn lost(side: &Side) -> String {
     text
 }
 
-fn machine(side: &Side) -> String {
-    let (workers, device::Report { driver, mode, counters: _ }) =
-        (side.workers, &side.found.device);
-    let via = match *mode {
+/// What a device is: `AF_XDP copy on veth`.
+pub(super) fn via(device: &device::Report) -> String {
+    let driver = &device.driver;
+    match device.mode {
         "memory" => "memory".to_string(),
         "packet" => format!("AF_PACKET on {driver}"),
         mode => format!("AF_XDP {mode} on {driver}"),
-    };
+    }
+}
+
+fn machine(side: &Side) -> String {
+    let workers = side.workers;
     format!(
-        "{via}, {workers} {}, {:.0} % of turns busy, {} bytes a connection, {} at rest",
+        "{}, {workers} {}, {:.0} % of turns busy, {} bytes a connection, {} at rest",
+        via(&side.found.device),
         if workers == 1 { "worker" } else { "workers" },
         side.busy_ratio() * 100.0,
         side.found.bytes_per_connection,

@@ -68,6 +68,8 @@ impl Running {
         };
         let line = line.unwrap();
         assert!(line.starts_with("serving on"), "{line}");
+        let way = lines.next().unwrap().unwrap();
+        assert!(way.contains(" on veth; ") && way.contains(" core"), "{way}");
         self
     }
 
