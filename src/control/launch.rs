@@ -349,7 +349,10 @@ fn bench_veth(
         &plan.output,
         &match plan.peer {
             PeerName::Ours => {
-                format!("client and server over AF_XDP on a veth pair, cores {cores:?}")
+                format!(
+                    "client and server over AF_XDP on a veth pair, cores {cores:?}, which do the \
+                     interfaces' interrupt work by busy polling"
+                )
             }
             PeerName::Kernel => {
                 format!("client over AF_XDP, server on kernel sockets, cores {cores:?}")
