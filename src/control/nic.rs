@@ -462,36 +462,33 @@ mod tests {
             Ok(pair) if pin::cores().len() > 1 => pair,
             _ => return eprintln!("a_worker_that_panics: SKIPPED, needs root and two cores"),
         };
-        let sides =
-            pair.inside(0, || {
-                let text = |failure: Failure| io::Error::other(format!("{failure:?}"));
-                let mut stack = super::super::plan::tests::stack();
-                stack.cpus = Some(pin::cores()[..2].to_vec());
-                stack.subnets = vec![super::super::address::subnet("198.19.0.77/24").unwrap()];
-                let (mode, queues) = (Mode::Auto, None);
-                let site = Site { interface: "sda".into(), queues, mode, busy_poll: false };
-                let services = [super::super::plan::tests::service(80)];
-                let nic = Nic::open(&site, &stack, &Part::Server(&services)).map_err(text)?;
-                let run = Run::start(true).map_err(text)?;
-                let board = Arc::new(Board::new(nic.workers()));
-                let build = Build {
-                    app: &|share, _| Planted { panics: share.index == 1 },
-                    milestones: || Milestones { ready: |_| true, done: Planted::falls },
-                    found: |(finding, _)| Found {
-                        server: Some((finding, Served::default())),
-                        ..Found::default()
-                    },
-                };
-                let output = Output { json: None, pcap: None, quiet: true, verbose: false };
-                let (duration, output) = (Some(Span::from_secs(10)), &output);
-                let crew = Crew { stack: &stack, duration, output, run: &run, board: &board };
-                let Manned { members, way, .. } = nic.members(&crew, &build).map_err(text)?;
-                assert!(way.starts_with("AF_XDP copy on veth; queues 0-1 on cores "), "{way}");
-                assert!(way.ends_with(
-                    "; the interface's interrupt work is the kernel's (--busy-poll: ours)"
-                ));
-                run.crew(members, &board, output, None, Some(&mut nic.guard())).map_err(text)
-            });
+        let sides = pair.inside(0, || {
+            let text = |failure: Failure| io::Error::other(format!("{failure:?}"));
+            let mut stack = super::super::plan::tests::stack();
+            stack.cpus = Some(pin::cores()[..2].to_vec());
+            stack.subnets = vec![super::super::address::subnet("198.19.0.77/24").unwrap()];
+            let (mode, queues) = (Mode::Auto, None);
+            let site = Site { interface: "sda".into(), queues, mode, busy_poll: false };
+            let services = [super::super::plan::tests::service(80)];
+            let nic = Nic::open(&site, &stack, &Part::Server(&services)).map_err(text)?;
+            let run = Run::start(true).map_err(text)?;
+            let board = Arc::new(Board::new(nic.workers()));
+            let build = Build {
+                app: &|share, _| Planted { panics: share.index == 1 },
+                milestones: || Milestones { ready: |_| true, done: Planted::falls },
+                found: |(finding, _)| Found {
+                    server: Some((finding, Served::default())),
+                    ..Found::default()
+                },
+            };
+            let output = Output { json: None, pcap: None, quiet: true, verbose: false };
+            let (duration, output) = (Some(Span::from_secs(10)), &output);
+            let crew = Crew { stack: &stack, duration, output, run: &run, board: &board };
+            let Manned { members, way, .. } = nic.members(&crew, &build).map_err(text)?;
+            assert!(way.starts_with("AF_XDP copy on veth; queues 0-1 on cores "), "{way}");
+            assert!(way.ends_with("is the kernel's (--busy-poll: ours)"), "{way}");
+            run.crew(members, &board, output, None, Some(&mut nic.guard())).map_err(text)
+        });
         let sides = sides.unwrap();
         let Ending::Fault(why) = &sides.ending else { panic!("{:?}", sides.ending) };
         assert!(why.starts_with("worker 1 panicked"), "{why}");
