@@ -1,6 +1,6 @@
 //! The timing wheel next to a binary heap and a sorted map, with 1,000 to 1,000,000 filed timers.
 //!
-//! An iteration is a turn of the engine: a burst of 64 segments, of which each touches a random
+//! Each mix goes in turns as of the engine: a burst of 64 segments, of which each touches a random
 //! timer, and the clock goes on by 64 * 60 s / timers. The burst is known before it is worked off,
 //! as there, and so its memory can be asked for.
 //! - `restart`: each timer moves to 60 s ahead, as what a segment restarts, and so do those that
@@ -216,12 +216,7 @@ impl<T: Timers> Filed<T> {
     fn expired(&mut self) {
         self.step(|_| AHEAD_NS);
     }
-}
 
-/// A mix's name, and a turn of it.
-type Mix<T> = (&'static str, fn(&mut Filed<T>));
-
-impl<T: Timers> Filed<T> {
     /// Turns until so many operations are done; the time that they took.
     fn timed(&mut self, operations: u64, turn: fn(&mut Self)) -> Duration {
         let (before, start) = (self.operations, std::time::Instant::now());
@@ -232,6 +227,9 @@ impl<T: Timers> Filed<T> {
         start.elapsed().mul_f64(operations as f64 / (self.operations - before) as f64)
     }
 }
+
+/// A mix's name, and a turn of it.
+type Mix<T> = (&'static str, fn(&mut Filed<T>));
 
 fn run<T: Timers>(criterion: &mut Criterion, name: &str) {
     let mixes: [Mix<T>; 4] = [

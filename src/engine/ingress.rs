@@ -67,7 +67,7 @@ impl<A: App> Engine<A> {
         for stage in &mut staged {
             if let (Some((_, hash)), None) = (stage.key, stage.slot) {
                 stage.slot = self.table.guess_far(hash);
-                stage.slot.inspect(|&place| self.wheel.prefetch(place));
+                stage.slot.inspect(|&slot| self.wheel.prefetch(slot));
             }
         }
         for ((frame, packet), stage) in rx.drain(staged.len()).zip(&packets).zip(&staged) {

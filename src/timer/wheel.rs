@@ -54,7 +54,8 @@ pub struct Wheel {
     tick: u64,
     /// Nothing is to be done before this tick. May be too early, never too late.
     soonest: u64,
-    /// The slot above level 0 that the tick has entered and not yet emptied; zero if there is none.
+    /// The slot that the tick has entered and not yet emptied. Zero if there is none, or if it is
+    /// the first of all, which needs no remembering.
     entered: usize,
     /// Nodes that have a deadline.
     armed: u32,
@@ -152,10 +153,10 @@ impl Wheel {
             return self.cancel(node);
         }
         let slot = self.slot_of(tick);
+        self.armed += u32::from(self.deadline(node).is_none());
         let entry = &mut self.nodes[node as usize];
-        let [was, place] = *entry;
         entry[AT] = at.as_nanos();
-        self.armed += u32::from(place == 0 || was == Instant::NEVER.as_nanos());
+        let place = entry[PLACE];
         if place != 0 {
             if slot_at(place) <= slot {
                 return;
@@ -169,9 +170,8 @@ impl Wheel {
     /// Takes `node`'s deadline away; nothing happens if it has none. O(1).
     #[inline]
     pub fn cancel(&mut self, node: u32) {
-        let entry = &mut self.nodes[node as usize];
-        if entry[PLACE] != 0 && entry[AT] != Instant::NEVER.as_nanos() {
-            entry[AT] = Instant::NEVER.as_nanos();
+        if self.deadline(node).is_some() {
+            self.nodes[node as usize][AT] = Instant::NEVER.as_nanos();
             self.armed -= 1;
         }
     }
@@ -195,7 +195,7 @@ impl Wheel {
                 break;
             }
             self.tick = self.tick.max(start);
-            self.entered = if slot < LEVEL_SLOTS { 0 } else { slot };
+            self.entered = slot;
             if !self.empty(slot, &mut budget, due) {
                 return;
             }
@@ -206,6 +206,7 @@ impl Wheel {
     }
 
     /// When `node` is to fire, if it is: as it was armed, not rounded to ticks.
+    #[inline(always)]
     pub fn deadline(&self, node: u32) -> Option<Instant> {
         let [at, place] = self.nodes[node as usize];
         (place != 0 && at != Instant::NEVER.as_nanos()).then(|| Instant::from_nanos(at))
