@@ -218,9 +218,9 @@ fn a_bench_beside_its_floor_tells_the_ratio() {
         let connections = number(&report, "/client/connections_opened_total");
         holds_together(&report, connections);
         let seconds = report.pointer("/client/duration_seconds").unwrap().as_f64().unwrap();
-        assert!((1.0..2.0).contains(&seconds), "{seconds} s in three slices");
+        assert!((1.0..2.0).contains(&seconds), "{seconds} s in nine slices");
         let of = |path: &str| report.pointer(path).and_then(Value::as_f64).expect(path);
-        assert_eq!(of("/floor/slices"), 3.0);
+        assert_eq!(of("/floor/slices"), 9.0);
         let ratio = of("/floor/ratio");
         assert!(text.contains(&format!("we reach {ratio:.2} of it")), "{text}");
         assert!(ratio > 0.0 && ratio < 1.5, "{ratio}");

@@ -22,8 +22,9 @@ use crate::wire::ethernet::Mac;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Slices of each: the fewest that have a median.
-const SLICES: u64 = 3;
+/// Slices of each: so many that what else the machine does, which falls into a few of them, does not
+/// decide their median.
+const SLICES: u64 = 9;
 
 /// How long nothing must move before a link is empty: more than a busy poll takes to come round to
 /// every queue, hardly noticed by a person.
