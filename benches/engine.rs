@@ -176,6 +176,7 @@ mod ours {
                 awake_max: AWAKE_MAX,
                 tcp: tcp::Config { msl: Span::from_millis(1), ..tcp::Config::default() },
                 verify: Verify::All,
+                device_sums: false,
                 seed: 1,
             };
             let server = Config {

@@ -97,6 +97,7 @@ impl Bench {
             awake_max: 0,
             tcp,
             verify: Verify::All,
+            device_sums: false,
             seed: 1,
         };
         let mut bench = Bench {

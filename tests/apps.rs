@@ -41,6 +41,7 @@ fn config(address: Ipv4Addr, mac: u8) -> Config {
         awake_max: 0,
         tcp: tcp::Config { msl: Span::from_millis(2), ..tcp::Config::default() },
         verify: Verify::All,
+        device_sums: false,
         seed: u64::from(mac),
     }
 }

@@ -58,6 +58,7 @@ fn config(address: Ipv4Addr, listeners: Vec<Listener>) -> Config {
         awake_max: 0,
         tcp: tcp::Config::default(),
         verify: Verify::All,
+        device_sums: false,
         seed: 1,
     }
 }

@@ -113,6 +113,7 @@ fn config(rng: &mut Rng) -> Config {
             ..tcp::Config::default()
         },
         verify: Verify::All,
+        device_sums: false,
         seed: rng.next(),
         ttl: 64,
         gateways: vec![],

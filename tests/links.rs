@@ -60,6 +60,7 @@ impl Bench {
             awake_max: 0,
             tcp: tcp::Config::default(),
             verify: Verify::All,
+            device_sums: false,
             seed: 1,
         };
         let engine = Engine::new(config, Idle, Instant::ZERO);

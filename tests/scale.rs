@@ -125,6 +125,7 @@ fn config(end: usize, address: IpAddr) -> Config {
         awake_max: 0,
         tcp: tcp::Config { msl: MSL, ..tcp::Config::default() },
         verify: Verify::All,
+        device_sums: false,
         seed: 1,
     }
 }

@@ -101,6 +101,7 @@ fn config(address: Ipv4Addr, mac: Mac) -> Config {
         awake_max: 0,
         tcp: tcp::Config { msl: Span::from_millis(2), ..tcp::Config::default() },
         verify: Verify::All,
+        device_sums: false,
         seed: 1,
     }
 }

@@ -4,7 +4,8 @@
 mod common;
 
 use common::running::{
-    OURS, Running, Turn, connect, curl, has, kernel_server, lab, lab_with_queues, number, turn, wrk,
+    OURS, OURS6, Running, Turn, connect, curl, has, kernel_server, lab, lab_with_queues, number,
+    turn, wrk,
 };
 use common::{End, Lab, run, say};
 use serde_json::Value;
@@ -86,6 +87,44 @@ fn every_service_keeps_its_word_to_a_kernel_client() {
     });
     let report = server.stop();
     assert_eq!(number(&report, "/server/connections_established_total"), 6);
+}
+
+/// Goal: what we leave to the device the kernel takes as it takes its own: it believes text of a
+/// checksum that nobody was there to put in, and would not if it had not been told, neither over
+/// IPv6 nor where a frame is of several fragments.
+#[test]
+fn a_kernel_takes_text_whose_checksum_was_left_to_the_device() {
+    let Some((lab, _turn)) = lab("sums") else { return };
+    let bytes: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+    for mtu in ["1500", "9000"] {
+        for end in [End::Near, End::Far] {
+            lab.ip(end, &["link", "set", end.interface(), "mtu", mtu]);
+        }
+        let asked = ["--listen", "7=echo", "--mtu", mtu, "--cpus", "0", "--tx-checksum", "device"];
+        let server = Running::server(&lab, &asked);
+        for address in [OURS, OURS6] {
+            lab.inside(End::Far, || {
+                let mut echo = connect(address, 7);
+                let mut writer = echo.try_clone().unwrap();
+                let sent = bytes.clone();
+                let thread = std::thread::spawn(move || {
+                    writer.write_all(&sent).unwrap();
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut back = Vec::new();
+                echo.read_to_end(&mut back).unwrap();
+                thread.join().unwrap();
+                assert!(back == bytes, "{mtu} {address}: {} bytes", back.len());
+            });
+        }
+        let report = server.stop();
+        assert_eq!(report.pointer("/server/device/tx_checksum"), Some(&"device".into()), "{mtu}");
+        assert_eq!(number(&report, "/server/device/counters/tx_invalid_descs"), 0, "{mtu}");
+    }
+    let counted = lab.command(End::Far, "cat").arg("/proc/net/snmp").output().unwrap();
+    let counted = String::from_utf8(counted.stdout).unwrap();
+    let of_tcp = counted.lines().rfind(|line| line.starts_with("Tcp:")).unwrap();
+    assert!(of_tcp.ends_with(" 0"), "InCsumErrors is last: {of_tcp}");
 }
 
 #[test]

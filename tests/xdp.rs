@@ -8,7 +8,7 @@ use common::vlan::{FAR_ADDR, VLAN};
 use common::{End, Lab, say};
 use shakedown::device::Device;
 use shakedown::device::steering::{Reach, Steering};
-use shakedown::device::xdp::{self, Mode, Options, Program, Xdp};
+use shakedown::device::xdp::{self, Mode, Options, Program, Sums, Xdp};
 use shakedown::frame::Pool;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -37,11 +37,19 @@ impl Station {
         queues: &[u32],
         busy_poll: bool,
     ) -> io::Result<Station> {
-        let frames = xdp::frames_for(queues.len(), RING_FRAMES);
+        let options = Options { ring_frames: RING_FRAMES, busy_poll, ..Options::default() };
+        Station::with(program, queues, &options)
+    }
+
+    fn with(
+        program: &std::sync::Arc<Program>,
+        queues: &[u32],
+        options: &Options,
+    ) -> io::Result<Station> {
+        let frames = xdp::frames_for(queues.len(), options.ring_frames);
         let mtu = program.interface().mtu as u16;
         let mut pool = Pool::for_mtu(frames, mtu)?;
-        let options = Options { ring_frames: RING_FRAMES, busy_poll };
-        let dev = Xdp::open(program, queues, &options, &mut pool)?;
+        let dev = Xdp::open(program, queues, options, &mut pool)?;
         Ok(Station::new(dev, pool, frames))
     }
 }
@@ -101,6 +109,47 @@ fn jumbo_frames_cross_in_fragments_and_arrive_whole_and_in_order() {
             assert_eq!(station.counter(counter), 0, "{counter}");
         }
     }
+}
+
+/// Goal: a frame whose checksum is left to the device crosses as it was written, since a veth is no
+/// wire, and one whose checksum is whole beside it is left alone.
+#[test]
+fn a_checksum_left_to_the_device_is_asked_for_and_the_frame_is_not_changed() {
+    let Some(lab) = Lab::new("sums") else { return };
+    let open = |end: End, addr, sums| {
+        lab.inside(end, || {
+            let program = Program::attach(end.interface(), &only(addr), Mode::Auto).unwrap();
+            let options = Options { sums, ..Options::default() };
+            Station::with(&program, &[0], &options)
+        })
+    };
+    let mut near = open(End::Near, NEAR, Sums::Device).unwrap();
+    let mut far = open(End::Far, FAR, Sums::Auto).unwrap();
+    assert_eq!((near.dev.report().sums, far.dev.report().sums), (true, false));
+    for number in 0..1000 {
+        let mut frame = near.pool.take().unwrap();
+        frame.reset(100);
+        frame.bytes_mut().fill(number as u8);
+        write_numbered(&mut frame.bytes_mut()[..60], FAR, number);
+        if number % 2 == 0 {
+            frame.leave_unsummed(34);
+        }
+        let sent = frame.bytes().to_vec();
+        near.tx.push(frame);
+        let mut seen: Vec<u8> = Vec::new();
+        while seen.is_empty() {
+            near.send();
+            near.receive();
+            far.receive();
+            for frame in far.rx.drain(far.rx.len()) {
+                seen.extend(frame.bytes());
+                far.pool.put(frame);
+            }
+            far.send();
+        }
+        assert_eq!(seen, sent, "frame {number}");
+    }
+    assert_eq!(near.counter("tx_invalid_descs"), 0);
 }
 
 #[test]

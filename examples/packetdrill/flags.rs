@@ -155,6 +155,7 @@ impl Raw {
             awake_max: 0,
             tcp,
             verify: Verify::All,
+            device_sums: false,
             seed,
         };
         let buffer_bytes = (tcp.window, send_buffer.unwrap_or(SEND_BUFFER_BYTES));

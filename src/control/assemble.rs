@@ -58,6 +58,7 @@ pub fn config(stack: &Stack, subnets: Vec<Subnet>, mac: Mac, mtu: u16) -> Config
         awake_max: AWAKE_MAX,
         tcp: tcp::Config { mss, timestamp_origin_ms: clock::wall_ms(), ..stack.tcp },
         verify: stack.verify,
+        device_sums: false,
         seed: seed(stack, Share::WHOLE),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Failure, homing, pin};
 use crate::sys::net::{self, Interface};
-use crate::sys::{bpf, socket};
+use crate::sys::{bpf, netdev, socket};
 use std::fmt;
 use std::fs;
 
@@ -215,6 +215,7 @@ fn one_interface(name: &str) -> Vec<Finding> {
     findings.extend(one_rss(name, *queues));
     findings.extend(one_vlan(name, driver, *rx_vlan));
     findings.push(one_ipv6(name));
+    findings.push(one_sums(name, *index));
     if driver == "veth" {
         findings.push(Finding::Note(
             "a kernel on the other end of a veth leaves TCP checksums undone: `ethtool -K PEER tx off` there, \
@@ -279,6 +280,18 @@ fn one_vlan(name: &str, driver: &str, rx_vlan: Option<bool>) -> Option<Finding> 
 }
 
 /// Whether the kernel speaks IPv6 on the interface, which we do without it.
+fn one_sums(name: &str, index: u32) -> Finding {
+    Finding::Good(match netdev::sums(index) {
+        Ok(true) => {
+            format!("{name}: the NIC puts TCP checksums into frames that are not copied")
+        }
+        Ok(false) => format!("{name}: TCP checksums are put in by us (--tx-checksum)"),
+        Err(error) => {
+            format!("{name}: TCP checksums are put in by us, as the kernel can't be asked: {error}")
+        }
+    })
+}
+
 fn one_ipv6(name: &str) -> Finding {
     let file = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
     match fs::read_to_string(file).as_deref().map(str::trim) {

@@ -22,8 +22,8 @@ use crate::wire::ethernet::Mac;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Slices of each: so many that what else the machine does, which falls into a few of them, does not
-/// decide their median.
+/// Slices of each: so many that what else the machine does, which falls into a few of them, does
+/// not decide their median.
 const SLICES: u64 = 9;
 
 /// How long nothing must move before a link is empty: more than a busy poll takes to come round to

@@ -7,7 +7,7 @@ use super::homing::Homing;
 use super::launch::{Run, listed};
 use super::plan::{Drive, Service, Site, Stack, links};
 use super::runner::{Finding, Milestones, Runner, Term};
-use super::settings::{Mode, Output};
+use super::settings::{Mode, Output, TxChecksum};
 use super::value::Ports;
 use super::wrapped::{Wrapped, Wrappers};
 use super::{Failure, pin, summary};
@@ -158,25 +158,24 @@ impl Nic {
             let (core, queues) = &self.crews[index];
             let share = Share { index: index as u16, count };
             let seat = Seat { share, place, afoot: Arc::clone(&afoot) };
-            let (job, bytes) = match &self.door {
+            let (job, bytes, report) = match &self.door {
                 Door::Xdp(program, options) => {
                     let frames = xdp::frames_for(queues.len(), options.ring_frames);
                     let mut pool = Pool::for_mtu(frames, self.mtu).map_err(environment)?;
                     let device =
                         Xdp::open(program, queues, options, &mut pool).map_err(environment)?;
-                    opened = device.report();
                     self.job(crew, build, seat, device, pool)?
                 }
                 Door::Packet(steering) => {
                     let pool = Pool::for_mtu(PACKET_POOL_FRAMES, self.mtu).map_err(environment)?;
                     let device =
                         Packet::open(&self.interface.name, steering).map_err(environment)?;
-                    opened = device.report();
                     self.job(crew, build, seat, device, pool)?
                 }
             };
             members.push(Member { core: *core, job });
             memory += bytes;
+            opened = report;
         }
         Ok(Manned { members, memory, way: self.way(&opened) })
     }
@@ -199,14 +198,15 @@ impl Nic {
             false => "the kernel's (--busy-poll: ours)",
         };
         format!(
-            "{via}; {} on {cores}; rings of {} frames; the interface's interrupt work \
-             is {interrupts}",
+            "{via}; {} on {cores}; rings of {} frames; checksums of what carries data by {}; the \
+             interface's interrupt work is {interrupts}",
             named("queue", queues),
-            options.ring_frames
+            options.ring_frames,
+            if opened.sums { "the device" } else { "us" },
         )
     }
 
-    /// What the thread of one worker does, and the memory that it has.
+    /// What the thread of one worker does, the memory that it has, and its device.
     fn job<D, A>(
         &self,
         crew: &Crew<'_>,
@@ -214,7 +214,7 @@ impl Nic {
         seat: Seat,
         device: D,
         pool: Pool,
-    ) -> Result<(Job, usize), Failure>
+    ) -> Result<(Job, usize, device::Report), Failure>
     where
         D: Device + Send + 'static,
         A: App + Send + 'static,
@@ -233,6 +233,8 @@ impl Nic {
         let device = Wrapped::new(device, &pool, &wrappers, &run.clock)
             .map_err(|error| Failure::Run(error.to_string()))?;
         let mut config = config(stack, stack.subnets.clone(), self.mac, self.mtu);
+        let opened = device.report();
+        config.device_sums = opened.sums;
         let app = (build.app)(share, &mut config);
         let engine = Engine::new(config, app, run.clock.now());
         let memory = engine.memory_bytes() + pool.umem().region().1 as usize;
@@ -254,7 +256,7 @@ impl Nic {
             }
             Ok(found(runner.finish(over_at)))
         });
-        Ok((job, memory))
+        Ok((job, memory, opened))
     }
 }
 
@@ -320,7 +322,12 @@ fn door(site: &Site, steering: Steering) -> io::Result<Door> {
             site.interface
         );
     }
-    let options = xdp::Options { busy_poll: site.busy_poll, ..xdp::Options::default() };
+    let sums = match site.tx_checksum {
+        TxChecksum::Auto => xdp::Sums::Auto,
+        TxChecksum::Device => xdp::Sums::Device,
+        TxChecksum::Software => xdp::Sums::Ours,
+    };
+    let options = xdp::Options { busy_poll: site.busy_poll, sums, ..xdp::Options::default() };
     Ok(Door::Xdp(program, options))
 }
 
@@ -467,8 +474,9 @@ mod tests {
             let mut stack = super::super::plan::tests::stack();
             stack.cpus = Some(pin::cores()[..2].to_vec());
             stack.subnets = vec![super::super::address::subnet("198.19.0.77/24").unwrap()];
-            let (mode, queues) = (Mode::Auto, None);
-            let site = Site { interface: "sda".into(), queues, mode, busy_poll: false };
+            let (mode, queues, tx_checksum) = (Mode::Auto, None, TxChecksum::Auto);
+            let site =
+                Site { interface: "sda".into(), queues, mode, busy_poll: false, tx_checksum };
             let services = [super::super::plan::tests::service(80)];
             let nic = Nic::open(&site, &stack, &Part::Server(&services)).map_err(text)?;
             let run = Run::start(true).map_err(text)?;

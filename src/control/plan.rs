@@ -5,13 +5,16 @@
 
 mod constants;
 pub mod links;
+mod site;
+
+pub use self::site::Site;
 
 use super::address;
 use super::floor;
 use super::rival_ring;
 use super::settings::{
-    Aim, CloseName, DirectionName, Impair, LinkName, Load, Mode, Network, Output, PeerName, Rig,
-    Rival, Run, Serve, Tcp, WorkloadName,
+    Aim, CloseName, DirectionName, Impair, LinkName, Load, Network, Output, PeerName, Rig, Rival,
+    Run, Serve, Tcp, WorkloadName,
 };
 use super::value::{AppName, Indices, Ports};
 use crate::engine::{Listener, Subnet};
@@ -38,16 +41,6 @@ const TTL_DEFAULT: u8 = 64;
 /// lives longer, and at a million connections a second 60 s of TIME-WAIT would be 60 million
 /// entries.
 const BENCH_MSL: Span = Span::from_millis(5);
-
-/// The interface to run on, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Site {
-    pub interface: String,
-    /// All of the interface's if `None`.
-    pub queues: Option<Vec<u32>>,
-    pub mode: Mode,
-    pub busy_poll: bool,
-}
 
 /// What every engine of the run shares.
 #[derive(Clone, Debug)]
@@ -154,7 +147,7 @@ impl ServerPlan {
         output: Output,
     ) -> Result<ServerPlan, String> {
         let Serve { listen, app, response_size, duration } = serve;
-        let (site, stack) = site_and_stack(network, run, tcp, impair)?;
+        let (site, stack) = site_and_stack(network, run, tcp, impair, &output)?;
         let services = services(&listen, app, response_size, stack.keepalive)?;
         Ok(ServerPlan { site, stack, services, duration, output })
     }
@@ -172,7 +165,7 @@ impl ClientPlan {
         impair: Impair,
         output: Output,
     ) -> Result<ClientPlan, String> {
-        let (site, stack) = site_and_stack(network, run, tcp, impair)?;
+        let (site, stack) = site_and_stack(network, run, tcp, impair, &output)?;
         if aim.target.is_empty() {
             return Err("say where to connect: --target 10.0.0.2:80".to_string());
         }
@@ -269,23 +262,12 @@ fn site_and_stack(
     run: Run,
     tcp: Tcp,
     impair: Impair,
+    output: &Output,
 ) -> Result<(Site, Stack), String> {
-    let Some(interface) = network.interface.clone() else {
-        return Err("say which interface: -i eth1 (`shakedown doctor` lists them)".to_string());
-    };
-    if network.addr.is_empty() {
-        return Err("say which address is ours: --addr 10.0.0.2/24".to_string());
-    }
-    let site = Site {
-        interface,
-        queues: network.queues.clone().map(|Indices(queues)| queues),
-        mode: network.mode.unwrap_or_default(),
-        busy_poll: network.busy_poll,
-    };
-    if site.busy_poll && site.mode == Mode::Packet {
-        return Err("--busy-poll is for AF_XDP: leave out --mode packet".to_string());
-    }
-    Ok((site, stack(network, run, tcp, impair, tcp::Config::default().msl)?))
+    let site = Site::new(&network)?;
+    let stack = stack(network, run, tcp, impair, tcp::Config::default().msl)?;
+    site.suits(stack.impair.is_some(), output)?;
+    Ok((site, stack))
 }
 
 fn stack(
@@ -305,6 +287,7 @@ fn stack(
         queues: _,
         mode: _,
         busy_poll: _,
+        tx_checksum: _,
         no_verify_tcp_checksum,
     } = network;
     let Run { cpus, max_connections, drain, seed, keepalive, no_sandbox } = run;

@@ -204,7 +204,10 @@ impl Side {
             "tx_kicks_total": self.device_counter("tx_kicks_total").unwrap_or(0),
             "syscalls": self.device_counter("syscalls_total"),
             "device": {
-                "driver": device.driver, "mode": device.mode, "counters": object(&device.counters),
+                "driver": device.driver,
+                "mode": device.mode,
+                "tx_checksum": if device.sums { "device" } else { "software" },
+                "counters": object(&device.counters),
             },
             "bytes_per_connection": self.found.bytes_per_connection,
             "bytes_per_idle": self.found.bytes_per_idle,
@@ -297,6 +300,7 @@ pub(super) mod tests {
             device: Report {
                 driver: "veth".to_string(),
                 mode,
+                sums: false,
                 counters: vec![("tx_kicks_total", 5), ("syscalls_total", 7)],
             },
             pcap_error: None,

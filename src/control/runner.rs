@@ -156,6 +156,7 @@ impl Finding {
         if slowness(other.device.mode) > slowness(self.device.mode) {
             self.device.mode = other.device.mode;
         }
+        self.device.sums &= other.device.sums;
         for &(name, value) in &other.device.counters {
             match self.device.counters.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += value,

@@ -47,6 +47,10 @@ pub struct Network {
     /// Run the interface's interrupt work on our own core by busy polling
     #[arg(long)]
     pub busy_poll: bool,
+    /// Who puts in the TCP checksums of what carries data [default: auto, the NIC if its driver
+    /// says so]
+    #[arg(long)]
+    pub tx_checksum: Option<TxChecksum>,
     /// Accept segments whatever their TCP checksum: a kernel on the other end of a veth leaves it
     /// to hardware that is not there (or run `ethtool -K PEER tx off` on that end)
     #[arg(long)]
@@ -67,6 +71,18 @@ pub enum Mode {
     Skb,
     /// AF_PACKET, where XDP is impossible.
     Packet,
+}
+
+/// Who puts in the TCP checksums of what carries data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TxChecksum {
+    /// The NIC, where nothing is copied and its driver says that it does.
+    #[default]
+    Auto,
+    /// The NIC, and the kernel where frames are copied (Linux 6.11); over a veth nobody does.
+    Device,
+    /// We.
+    Software,
 }
 
 /// What the run may take, and how it goes.

@@ -243,7 +243,7 @@ impl Counted {
         let Counted { tx_ring_full, rx_no_frame } = self;
         let counters =
             vec![("tx_ring_full", tx_ring_full), ("rx_fill_ring_empty_descs", rx_no_frame)];
-        Report { driver: "memory".into(), mode: "memory", counters }
+        Report { driver: "memory".into(), mode: "memory", sums: false, counters }
     }
 }
 

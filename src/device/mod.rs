@@ -42,6 +42,9 @@ pub struct Report {
     pub driver: String,
     /// `zerocopy`, `copy`, `skb`, `memory` or `packet`.
     pub mode: &'static str,
+    /// True if it puts in the checksum of a frame that leaves it to the device
+    /// ([`Frame::leave_unsummed`](crate::frame::Frame::leave_unsummed)).
+    pub sums: bool,
     /// Counters by the kernel's names (`rx_ring_full`, …) and ours (`tx_kicks_total`,
     /// `impair_lost_total`, …).
     pub counters: Vec<(&'static str, u64)>,

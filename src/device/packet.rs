@@ -120,6 +120,6 @@ impl Device for Packet {
             ("rx_dropped", self.rx_dropped.get()),
             ("rx_too_long_total", self.rx_too_long),
         ];
-        Report { driver: self.driver.clone(), mode: "packet", counters }
+        Report { driver: self.driver.clone(), mode: "packet", sums: false, counters }
     }
 }

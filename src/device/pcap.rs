@@ -90,7 +90,8 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
     }
 
     fn report(&self) -> Report {
-        let mut report = self.inner.report();
+        // Recorded is what goes over the wire, with its checksums.
+        let mut report = Report { sums: false, ..self.inner.report() };
         report.counters.extend([
             ("pcap_frames_total", self.capture.recorded),
             ("pcap_skipped_total", self.capture.skipped),

@@ -66,11 +66,26 @@ pub struct Options {
     /// [`crate::sys::napi`]. On a veth it takes effect when both ends do it. Goes with a
     /// [`Deferral`] of the interface.
     pub busy_poll: bool,
+    /// Who puts in the checksums of what is sent.
+    pub sums: Sums,
+}
+
+/// Who puts in the checksums of what is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sums {
+    /// The NIC, where its driver says that it does so for frames that are not copied.
+    #[default]
+    Auto,
+    /// The NIC; and where frames are copied, the kernel sees to it, as with those of its own: over
+    /// a veth they are never put in, as no wire is there. Linux 6.11.
+    Device,
+    /// We.
+    Ours,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { ring_frames: 512, busy_poll: false }
+        Options { ring_frames: 512, busy_poll: false, sums: Sums::default() }
     }
 }
 
@@ -331,7 +346,9 @@ impl Device for Xdp {
             ("spoiled_descs_total", sum(|it| it.spoiled_descs)),
             ("rx_too_long_total", self.queues.iter().map(Queue::too_long).sum()),
         ]);
-        Report { driver: self.program.interface.driver.clone(), mode: self.mode(), counters }
+        let driver = self.program.interface.driver.clone();
+        let sums = self.queues.iter().all(Queue::sums);
+        Report { driver, mode: self.mode(), sums, counters }
     }
 }
 

@@ -39,6 +39,9 @@ pub struct Config {
     pub awake_max: u32,
     pub tcp: tcp::Config,
     pub verify: Verify,
+    /// The device puts in the checksums of segments that carry text: of the others there is little
+    /// to sum.
+    pub device_sums: bool,
     /// Where the run's secrets and its random numbers come from. Workers of one run have the same,
     /// so that whichever of them a SYN comes to, the ISNs of its four-tuple move forward by one
     /// clock.

@@ -79,6 +79,10 @@ impl<A: App> Engine<A> {
             let state = &self.table.states[slot as usize];
             if transmit.segment.payload_len > 0 {
                 self.app.payload(state, transmit.offset, &mut frame.bytes_mut()[payload_at..]);
+                if self.config.device_sums {
+                    self.send_unsummed(slot, link, frame, tx);
+                    continue;
+                }
             }
             // MUST-48, SHLD-21, SHLD-22: the application says it, may change it at any time, and it
             // goes out as it is; the ECN bits are not its own.
@@ -90,18 +94,41 @@ impl<A: App> Engine<A> {
         true
     }
 
+    /// The rest of [`Engine::send`] where the device puts in the checksum.
+    #[cold] // Apart, or what it needs in memory costs those who don't come here.
+    fn send_unsummed(&mut self, slot: u32, link: Link, mut frame: Frame, tx: &mut Burst) {
+        let key = self.table.tcbs[slot as usize].key;
+        let state = &self.table.states[slot as usize];
+        let dscp = self.app.dscp(state, self.config.tcp.dscp);
+        let ethernet = self.ethernet(link, key.family().ethertype());
+        let (ip_id, ttl) = (self.next_ip_id(), self.config.ttl);
+        let segment = self.addressed(&key, dscp);
+        let at = segment::emit_unsummed(frame.bytes_mut(), &ethernet, segment, ip_id, ttl);
+        frame.leave_unsummed(at as u8);
+        self.count_sent();
+        self.hand_over(frame, tx);
+    }
+
     /// Writes the headers of what is outgoing in front of the payload that stands in `frame`.
     #[inline(always)]
     pub(super) fn write(&mut self, key: &FlowKey, link: Link, dscp: u8, frame: &mut Frame) {
         let ethernet = self.ethernet(link, key.family().ethertype());
         let ip_id = self.next_ip_id();
+        let ttl = self.config.ttl;
+        let segment = self.addressed(key, dscp);
+        segment::emit(frame.bytes_mut(), &ethernet, segment, ip_id, ttl);
+    }
+
+    /// What is outgoing, with its connection's addresses.
+    #[inline(always)]
+    fn addressed(&mut self, key: &FlowKey, dscp: u8) -> &Segment {
         let segment = &mut self.outgoing.segment;
         // RFC 9293 s3.9.1.1, MUST-45: the address that the connection began with.
         segment.src = self.table.hosts.address(key.local);
         segment.dst = self.table.hosts.address(key.remote);
         (segment.src_port, segment.dst_port) = (key.local_port, key.remote_port);
         segment.tos |= dscp << 2;
-        segment::emit(frame.bytes_mut(), &ethernet, segment, ip_id, self.config.ttl);
+        segment
     }
 
     /// Counts a frame and puts it behind those that wait for the device. There is room: the caller

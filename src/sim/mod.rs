@@ -169,6 +169,7 @@ fn host(side: Side, seed: u64) -> engine::Config {
         awake_max: 0,
         tcp: Default::default(),
         verify: Verify::All,
+        device_sums: false,
         seed,
     }
 }

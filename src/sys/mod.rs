@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod epoll;
 pub mod napi;
 pub mod net;
+pub mod netdev;
 pub mod netns;
 pub mod packet;
 pub mod pages;

@@ -20,6 +20,12 @@ use std::time::Duration;
 // Newer than the libc crate.
 const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 
+/// Bytes before a packet that tell the driver what to do with it: struct xsk_tx_metadata of today,
+/// of which the libc crate has the first two thirds. Those are what we use.
+const METADATA_BYTES: u16 = 24;
+/// Where in a TCP header the checksum stands.
+const TCP_CHECKSUM_AT: u16 = 16;
+
 /// Packets that one kick sends in copy mode. The kernel's 32 makes two calls of a full burst; 128
 /// halved the calls and more did not help.
 const TX_BUDGET_FRAMES: c_int = 128;
@@ -38,6 +44,7 @@ pub struct Socket {
     completion: Consumer<u64>,
     lent: Lent,
     zero_copy: bool,
+    sums: bool,
     spoiled: u64,
 }
 
@@ -48,6 +55,9 @@ pub struct Way {
     pub zero_copy: bool,
     /// A packet that is longer than a chunk comes and goes in several (XDP_USE_SG, Linux 6.6).
     pub fragments: bool,
+    /// Checksums may be left to the device, or in copy mode to the kernel
+    /// (XDP_UMEM_TX_METADATA_LEN, Linux 6.11).
+    pub sums: bool,
 }
 
 /// What the kernel counted for one socket (XDP_STATISTICS), and the descriptors that it gave back
@@ -112,7 +122,7 @@ impl Socket {
         ring_frames: u32,
     ) -> io::Result<Socket> {
         let fd = open()?;
-        register(&fd, umem)?;
+        register(&fd, umem, way.sums)?;
         for ring in [
             libc::XDP_UMEM_FILL_RING,
             libc::XDP_UMEM_COMPLETION_RING,
@@ -149,6 +159,7 @@ impl Socket {
             completion: Consumer::new(completion_at.0, completion_at.1, ring_frames),
             lent: Lent::new(umem.clone()),
             zero_copy: options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0,
+            sums: way.sums,
             spoiled: 0,
         })
     }
@@ -194,11 +205,17 @@ impl Socket {
     /// [`Socket::kick`] makes the kernel look.
     ///
     /// # Panics
-    /// If there are more than [`Socket::send_room`], or a frame is of other memory.
+    /// If there are more than [`Socket::send_room`], a frame is of other memory, or its checksum is
+    /// left to a device that was not bound for that.
     pub fn send(&mut self, frames: impl Iterator<Item = (Frame, bool)>) {
-        for (frame, goes_on) in frames {
+        for (mut frame, goes_on) in frames {
+            let mut options = if goes_on { libc::XDP_PKT_CONTD } else { 0 };
+            if let Some(at) = frame.unsummed_at() {
+                assert!(self.sums, "a checksum was left to a device that does not sum");
+                ask_to_sum(frame.before_mut(METADATA_BYTES), at);
+                options |= libc::XDP_TX_METADATA;
+            }
             let (addr, len) = self.lent.lend(frame);
-            let options = if goes_on { libc::XDP_PKT_CONTD } else { 0 };
             self.tx.push(xdp_desc { addr, len, options });
         }
         self.tx.submit();
@@ -258,6 +275,11 @@ impl Socket {
         };
     }
 
+    /// True if checksums may be left to the device.
+    pub fn sums(&self) -> bool {
+        self.sums
+    }
+
     /// True if packets are not copied.
     pub fn zero_copy(&self) -> bool {
         self.zero_copy
@@ -310,15 +332,24 @@ fn open() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn register(fd: &OwnedFd, umem: &Umem) -> io::Result<()> {
+/// Writes what makes a driver put the checksum of a packet into its TCP header, which begins at
+/// `at`.
+fn ask_to_sum(metadata: &mut [u8], at: u8) {
+    metadata.fill(0);
+    metadata[..8].copy_from_slice(&u64::from(libc::XDP_TXMD_FLAGS_CHECKSUM).to_ne_bytes());
+    metadata[8..10].copy_from_slice(&u16::from(at).to_ne_bytes());
+    metadata[10..12].copy_from_slice(&TCP_CHECKSUM_AT.to_ne_bytes());
+}
+
+fn register(fd: &OwnedFd, umem: &Umem, sums: bool) -> io::Result<()> {
     let (addr, len) = umem.region();
     let region = libc::xdp_umem_reg {
         addr,
         len,
         chunk_size: umem.chunk_bytes(),
         headroom: 0,
-        flags: 0,
-        tx_metadata_len: 0,
+        flags: if sums { libc::XDP_UMEM_TX_METADATA_LEN } else { 0 },
+        tx_metadata_len: if sums { METADATA_BYTES.into() } else { 0 },
     };
     set_option(fd.as_raw_fd(), libc::SOL_XDP, libc::XDP_UMEM_REG, &region).map_err(|cause| {
         let attempt = format!(

@@ -29,15 +29,19 @@ pub struct Umem {
 }
 
 /// The owner of one chunk: where the packet starts in it, how long it is, and how many workers have
-/// passed it on. Move-only.
+/// passed it on or from where on its checksum is left to the device. Move-only.
 #[derive(Debug)]
 pub struct Frame {
     chunk: NonNull<u8>,
     head: u16,
     len: u16,
     chunk_bytes: u16,
-    passes: u16,
+    /// Workers that passed on what was received; with [`UNSUMMED`], where the device is to sum what
+    /// is to be sent.
+    mark: u16,
 }
+
+const UNSUMMED: u16 = 1 << 15;
 
 const _: () = assert!(size_of::<Option<Frame>>() == 16);
 
@@ -144,7 +148,7 @@ impl Umem {
         // SAFETY: index < chunks, so the offset stays inside the mapping.
         let chunk = unsafe { self.base.add((index as usize) << self.chunk_shift) };
         let chunk_bytes = self.chunk_bytes() as u16;
-        Frame { chunk, head: HEADROOM_BYTES, len: 0, chunk_bytes, passes: 0 }
+        Frame { chunk, head: HEADROOM_BYTES, len: 0, chunk_bytes, mark: 0 }
     }
 
     fn index(&self, frame: &Frame) -> u32 {
@@ -167,8 +171,8 @@ impl Drop for Umem {
 impl Frame {
     /// The packet.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: head + len <= chunk_bytes (kept by every setter); the chunk is ours alone while
-        // the frame lives, and mapped while any frame lives.
+        // SAFETY: head + len <= the chunk's size (kept by every setter); the chunk is ours alone
+        // while the frame lives, and mapped while any frame lives.
         unsafe {
             std::slice::from_raw_parts(
                 self.chunk.as_ptr().add(self.head as usize),
@@ -189,7 +193,7 @@ impl Frame {
     }
 
     /// Makes the packet `len` bytes long, starting [`HEADROOM_BYTES`] into the chunk. The bytes are
-    /// whatever was there. No worker has passed it on.
+    /// whatever was there. No worker has passed it on, and no checksum is left to the device.
     ///
     /// # Panics
     /// If it does not fit the chunk.
@@ -197,7 +201,7 @@ impl Frame {
         assert!(len <= self.capacity());
         self.head = HEADROOM_BYTES;
         self.len = len as u16;
-        self.passes = 0;
+        self.mark = 0;
     }
 
     /// Cuts the packet to its first `len` bytes.
@@ -211,17 +215,37 @@ impl Frame {
 
     /// Number of workers that looked at the packet since it arrived and passed it on to the next.
     pub fn passes(&self) -> u16 {
-        self.passes
+        if self.mark & UNSUMMED == 0 { self.mark } else { 0 }
     }
 
-    /// Says how many workers have passed the packet on.
+    /// Says how many workers have passed the packet on: fewer than 32,768.
     pub fn set_passes(&mut self, passes: u16) {
-        self.passes = passes;
+        self.mark = passes & !UNSUMMED;
     }
 
     /// The longest packet that [`Frame::reset`] takes, in bytes.
     pub fn capacity(&self) -> usize {
         (self.chunk_bytes - HEADROOM_BYTES) as usize
+    }
+
+    /// Where in the packet begins what the device is to sum before it goes out, if it is.
+    pub fn unsummed_at(&self) -> Option<u8> {
+        (self.mark & UNSUMMED != 0).then_some(self.mark as u8)
+    }
+
+    /// Leaves the checksum to the device: that of all from `at` on.
+    pub fn leave_unsummed(&mut self, at: u8) {
+        self.mark = UNSUMMED | u16::from(at);
+    }
+
+    /// The `len` bytes before the packet, for writing.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(super) fn before_mut(&mut self, len: u16) -> &mut [u8] {
+        let start = self.head.checked_sub(len).expect("as much room before the packet");
+        // SAFETY: start + len = head, which is inside the chunk; and as in `bytes_mut`.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.as_ptr().add(start.into()), len.into()) }
     }
 
     /// Asks for the first cache line of the packet to be brought near.

@@ -369,6 +369,28 @@ pub fn emit(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip
     }
 }
 
+/// [`emit`] for a device that sums: in the checksum's place stands the sum of the pseudo-header,
+/// and the device is to put there the checksum of all from the TCP header on. Answers where that
+/// begins; the checksum is [`tcp::CHECKSUM_AT`] bytes further.
+///
+/// # Panics
+/// As [`emit`].
+pub fn emit_unsummed(
+    frame: &mut [u8],
+    ethernet: &ethernet::Header,
+    segment: &Segment,
+    ip_id: u16,
+    ttl: u8,
+) -> usize {
+    let (tcp_at, pseudo) = emit_ip(frame, ethernet, segment, ip_id, ttl);
+    let payload_at = frame.len() - usize::from(segment.payload_len);
+    let header = &mut frame[tcp_at..payload_at];
+    put(header, segment, segment.options.words().as_slice(), 0);
+    let sum = !checksum::finish(pseudo);
+    header[tcp::CHECKSUM_AT..][..2].copy_from_slice(&sum.to_be_bytes());
+    tcp_at
+}
+
 /// [`emit`] of what nearly every segment is: untagged, over IPv4, its options of a known layout.
 #[inline(always)] // Once a layout, in `emit`: every place in the frame is a constant.
 fn emit_plain<const WORDS: usize>(
@@ -394,13 +416,29 @@ fn emit_plain<const WORDS: usize>(
 /// [`emit`] of whatever there is.
 #[cold] // Out of the way of what is plain.
 fn emit_any(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip_id: u16, ttl: u8) {
+    let (tcp_at, pseudo) = emit_ip(frame, ethernet, segment, ip_id, ttl);
+    let payload_at = frame.len() - usize::from(segment.payload_len);
+    let (headers, payload) = frame.split_at_mut(payload_at);
+    let options = segment.options.words();
+    put(&mut headers[tcp_at..], segment, options.as_slice(), pseudo + checksum::sum(payload));
+}
+
+/// Writes what is before the TCP header. Answers where that stands, and the sum of its
+/// pseudo-header.
+fn emit_ip(
+    frame: &mut [u8],
+    ethernet: &ethernet::Header,
+    segment: &Segment,
+    ip_id: u16,
+    ttl: u8,
+) -> (usize, u64) {
     let family = segment.family();
     let payload_at = header_len(ethernet.vlan.is_some(), family, &segment.options);
     assert!(frame.len() == payload_at + usize::from(segment.payload_len));
-    let (headers, payload) = frame.split_at_mut(payload_at);
-    let at = ethernet.emit(headers);
-    let (ip, tcp) = headers[at..].split_at_mut(family.header_len());
-    let (tcp_len, tos) = (tcp.len() + payload.len(), segment.tos);
+    let at = ethernet.emit(frame);
+    let tcp_at = at + family.header_len();
+    let (tcp_len, tos) = (frame.len() - tcp_at, segment.tos);
+    let ip = &mut frame[at..tcp_at];
     let pseudo = match (segment.src, segment.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             ipv4::emit(ip, (src, dst), PROTOCOL_TCP, tcp_len, ip_id, (ttl, tos));
@@ -412,8 +450,7 @@ fn emit_any(frame: &mut [u8], ethernet: &ethernet::Header, segment: &Segment, ip
         }
         (src, dst) => panic!("{src} and {dst} are of two families"),
     };
-    let options = segment.options.words();
-    put(tcp, segment, options.as_slice(), pseudo + checksum::sum(payload));
+    (tcp_at, pseudo)
 }
 
 /// Writes a TCP header; `sum` is that of its pseudo-header and payload.
@@ -743,6 +780,25 @@ mod tests {
             frame.resize(frame.len() + padding, 0x55);
             prop_assert_eq!(tcp_of(&frame), (ethernet, segment));
             prop_assert_eq!(&frame[usize::from(segment.payload_at)..][..payload.len()], payload);
+        }
+
+        #[test]
+        fn what_a_device_sums_ends_up_as_what_we_sum(
+            mut segment in any_segment(), vlan in prop::option::of(1u16..0x1000),
+            payload in prop::collection::vec(any::<u8>(), 0..1461),
+        ) {
+            let (dst, src) = (Mac([2; 6]), Mac([4; 6]));
+            let ethertype = segment.family().ethertype();
+            let ethernet = ethernet::Header { dst, src, vlan, ethertype };
+            segment.payload_len = payload.len() as u16;
+            let whole = framed(&ethernet, &segment, &payload);
+            let mut frame = vec![0xaa; whole.len() - payload.len()];
+            frame.extend(&payload);
+            let at = emit_unsummed(&mut frame, &ethernet, &segment, 7, 64);
+            // The device knows of no pseudo-header, whose sum stands in the field.
+            let sum = checksum::finish(checksum::sum(&frame[at..]));
+            frame[at + tcp::CHECKSUM_AT..][..2].copy_from_slice(&sum.to_be_bytes());
+            prop_assert_eq!(frame, whole);
         }
 
         #[test]

@@ -3,6 +3,9 @@
 /// Bytes of the header without options.
 pub const HEADER_LEN: usize = 20;
 
+/// Where in the header the checksum stands.
+pub const CHECKSUM_AT: usize = 16;
+
 /// The flag bits, as in the header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(pub u8);

@@ -36,6 +36,7 @@ pub fn config(connections_max: u32, tcp: tcp::Config) -> Config {
         awake_max: 0,
         tcp,
         verify: Verify::All,
+        device_sums: false,
         seed: 1,
     }
 }

@@ -87,6 +87,9 @@ impl Fragments {
                 let mut fragment = self.pool.take()?;
                 fragment.reset(part.len());
                 fragment.bytes_mut().copy_from_slice(part);
+                if let (0, Some(at)) = (index, frame.unsummed_at()) {
+                    fragment.leave_unsummed(at);
+                }
                 Some((fragment, index + 1 < count))
             }));
             sent += 1;

@@ -1,11 +1,12 @@
 //! One queue of an interface: its AF_XDP socket, and who runs its receive loop.
 
 use super::fragments::{CHUNK_BYTES_MAX, Fragments};
-use super::{Counts, Mode, Options, Program, RESERVE_FRAMES, frames_for};
+use super::{Counts, Mode, Options, Program, RESERVE_FRAMES, Sums, frames_for};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::sys::bpf::Hook;
 use crate::sys::napi::{self, Helper};
 use crate::sys::net::Interface;
+use crate::sys::netdev;
 use crate::sys::socket::{Socket, Statistics, Way};
 use std::io;
 use std::os::fd::AsFd;
@@ -54,16 +55,27 @@ impl Queue {
                 ),
             ));
         }
-        let &Options { ring_frames, busy_poll } = options;
+        let &Options { ring_frames, busy_poll, sums } = options;
         let fragments = match pool.umem().chunk_bytes() > CHUNK_BYTES_MAX {
             true => Some(Fragments::new(frames_for(1, ring_frames))?),
             false => None,
         };
         let umem = fragments.as_ref().map_or(pool, |fragments| &fragments.pool).umem();
-        let bind = |zero_copy| {
-            let way = Way { zero_copy, fragments: fragments.is_some() };
+        let attempt = |zero_copy, sums| {
+            let way = Way { zero_copy, fragments: fragments.is_some(), sums };
             Socket::bind(umem, interface.index, id, way, ring_frames)
-                .map_err(|error| explain_queue(interface, id, error))
+        };
+        let bind = |zero_copy| {
+            let driver_sums = || zero_copy && netdev::sums(interface.index).unwrap_or(false);
+            match sums {
+                Sums::Device if zero_copy && !driver_sums() => Err(no_sums(interface)),
+                Sums::Device => attempt(zero_copy, true),
+                Sums::Auto if driver_sums() => {
+                    attempt(zero_copy, true).or_else(|_| attempt(zero_copy, false))
+                }
+                Sums::Auto | Sums::Ours => attempt(zero_copy, false),
+            }
+            .map_err(|error| explain_queue(interface, id, error))
         };
         let socket = match (program.mode, program.hook) {
             (Mode::ZeroCopy, _) => bind(true)?,
@@ -129,6 +141,10 @@ impl Queue {
 
     pub fn zero_copy(&self) -> bool {
         self.socket.zero_copy()
+    }
+
+    pub fn sums(&self) -> bool {
+        self.socket.sums()
     }
 
     pub fn lent(&self) -> usize {
@@ -242,6 +258,14 @@ fn write_hello(frame: &mut Frame, mac: &[u8; 6], port: u16) {
     bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
     bytes[34..36].copy_from_slice(&port.to_be_bytes());
     bytes[36..38].copy_from_slice(&port.to_be_bytes());
+}
+
+fn no_sums(interface: &Interface) -> io::Error {
+    let text = format!(
+        "the driver {} puts no checksums into what it does not copy: leave them to us, or copy",
+        interface.driver
+    );
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 /// An error of binding, with what to do about it.

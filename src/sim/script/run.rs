@@ -460,6 +460,7 @@ fn engine(setup: &Setup, address: IpAddr, start: Instant) -> Engine<Witness> {
         awake_max: 0,
         tcp: setup.tcp,
         verify: Verify::All,
+        device_sums: false,
         seed: setup.seed,
     };
     Engine::new(config, Witness::new(setup.close_on_fin), start)

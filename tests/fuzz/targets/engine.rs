@@ -70,6 +70,7 @@ impl World {
             awake_max: 0,
             tcp: tcp::Config { syn_backlog: 4, ..tcp::Config::default() },
             verify: Verify::All,
+            device_sums: false,
             seed: 1,
         };
         World {
