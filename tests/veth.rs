@@ -363,7 +363,7 @@ fn a_bench_over_its_own_pair_agrees_and_leaves_nothing() {
     }
     let floor = &report["floor"];
     let ratio = floor["ratio"].as_f64().unwrap();
-    assert!(ratio > 0.0 && floor["slices"] == 3, "{floor:#}");
+    assert!(ratio > 0.0 && floor["slices"] == 9, "{floor:#}");
     assert_eq!(number(floor, "/connections_lost_total"), 0);
     let names = String::from_utf8_lossy(&run("ip", &["netns", "list"]).stdout).into_owned();
     assert!(!names.contains(&namespace), "{names}");
