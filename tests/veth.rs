@@ -9,6 +9,7 @@ use common::running::{
 };
 use common::{End, Lab, run, say};
 use serde_json::Value;
+use shakedown::sys::net::Offloads;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::path::PathBuf;
@@ -89,17 +90,20 @@ fn every_service_keeps_its_word_to_a_kernel_client() {
     assert_eq!(number(&report, "/server/connections_established_total"), 6);
 }
 
-/// Goal: what we leave to the device the kernel takes as it takes its own: it believes text of a
-/// checksum that nobody was there to put in, and would not if it had not been told, neither over
-/// IPv6 nor where a frame is of several fragments.
+/// Goal: what we leave to the device the kernel sees to as it does to its own, over IPv6 too and
+/// where a frame is of several fragments. A veth that can do no checksums has the kernel put them
+/// in, where and over what we said; over one that can the other end believes text that nobody
+/// summed, and would not if it had not been told.
 #[test]
 fn a_kernel_takes_text_whose_checksum_was_left_to_the_device() {
     let Some((lab, _turn)) = lab("sums") else { return };
     let bytes: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
-    for mtu in ["1500", "9000"] {
+    for (mtu, checksums) in [("1500", true), ("1500", false), ("9000", true), ("9000", false)] {
         for end in [End::Near, End::Far] {
             lab.ip(end, &["link", "set", end.interface(), "mtu", mtu]);
         }
+        let offloads = Offloads { checksums, segmentation: false };
+        lab.inside(End::Near, || offloads.set(End::Near.interface())).unwrap();
         let asked = ["--listen", "7=echo", "--mtu", mtu, "--cpus", "0", "--tx-checksum", "device"];
         let server = Running::server(&lab, &asked);
         for address in [OURS, OURS6] {
