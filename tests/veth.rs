@@ -39,6 +39,21 @@ fn curl_and_wrk_are_served() {
     server.stop();
 }
 
+/// What comes back from an echo service, which is sent to while it is read from.
+fn echoed(address: &str, sent: &[u8]) -> Vec<u8> {
+    let mut echo = connect(address, 7);
+    let mut writer = echo.try_clone().unwrap();
+    let mut back = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            writer.write_all(sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        echo.read_to_end(&mut back).unwrap();
+    });
+    back
+}
+
 #[test]
 fn every_service_keeps_its_word_to_a_kernel_client() {
     let Some((lab, _turn)) = lab("services") else { return };
@@ -49,16 +64,8 @@ fn every_service_keeps_its_word_to_a_kernel_client() {
         connect(OURS, 1).read_to_end(&mut all).unwrap();
         assert_eq!(all, b"", "accept closes at once");
 
-        let mut echo = connect(OURS, 7);
         let sent: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
-        let mut writer = echo.try_clone().unwrap();
-        let copy = sent.clone();
-        let thread = std::thread::spawn(move || {
-            writer.write_all(&copy).unwrap();
-            writer.shutdown(Shutdown::Write).unwrap();
-        });
-        echo.read_to_end(&mut all).unwrap();
-        thread.join().unwrap();
+        all = echoed(OURS, &sent);
         assert!(all == sent, "echo: {} of {} bytes", all.len(), sent.len());
 
         let mut discard = connect(OURS, 9);
@@ -107,19 +114,8 @@ fn a_kernel_takes_text_whose_checksum_was_left_to_the_device() {
         let asked = ["--listen", "7=echo", "--mtu", mtu, "--cpus", "0", "--tx-checksum", "device"];
         let server = Running::server(&lab, &asked);
         for address in [OURS, OURS6] {
-            lab.inside(End::Far, || {
-                let mut echo = connect(address, 7);
-                let mut writer = echo.try_clone().unwrap();
-                let sent = bytes.clone();
-                let thread = std::thread::spawn(move || {
-                    writer.write_all(&sent).unwrap();
-                    writer.shutdown(Shutdown::Write).unwrap();
-                });
-                let mut back = Vec::new();
-                echo.read_to_end(&mut back).unwrap();
-                thread.join().unwrap();
-                assert!(back == bytes, "{mtu} {address}: {} bytes", back.len());
-            });
+            let back = lab.inside(End::Far, || echoed(address, &bytes));
+            assert!(back == bytes, "{mtu} {address}: {} bytes", back.len());
         }
         let report = server.stop();
         assert_eq!(report.pointer("/server/device/tx_checksum"), Some(&"device".into()), "{mtu}");

@@ -279,7 +279,7 @@ fn one_vlan(name: &str, driver: &str, rx_vlan: Option<bool>) -> Option<Finding> 
     }
 }
 
-/// Whether the kernel speaks IPv6 on the interface, which we do without it.
+/// Who puts in the checksums of what we send, unless it is asked for otherwise.
 fn one_sums(name: &str, index: u32) -> Finding {
     Finding::Good(match netdev::sums(index) {
         Ok(true) => {
@@ -292,6 +292,7 @@ fn one_sums(name: &str, index: u32) -> Finding {
     })
 }
 
+/// Whether the kernel speaks IPv6 on the interface, which we do without it.
 fn one_ipv6(name: &str) -> Finding {
     let file = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
     match fs::read_to_string(file).as_deref().map(str::trim) {

@@ -79,34 +79,18 @@ impl<A: App> Engine<A> {
             let state = &self.table.states[slot as usize];
             if transmit.segment.payload_len > 0 {
                 self.app.payload(state, transmit.offset, &mut frame.bytes_mut()[payload_at..]);
-                if self.config.device_sums {
-                    self.send_unsummed(slot, link, frame, tx);
-                    continue;
-                }
             }
             // MUST-48, SHLD-21, SHLD-22: the application says it, may change it at any time, and it
             // goes out as it is; the ECN bits are not its own.
             let dscp = self.app.dscp(state, self.config.tcp.dscp);
-            self.write(&key, link, dscp, &mut frame);
+            match self.config.device_sums && self.outgoing.segment.payload_len > 0 {
+                true => self.write_unsummed(&key, link, dscp, &mut frame),
+                false => self.write(&key, link, dscp, &mut frame),
+            }
             self.count_sent();
             self.hand_over(frame, tx);
         }
         true
-    }
-
-    /// The rest of [`Engine::send`] where the device puts in the checksum.
-    #[cold] // Apart, or what it needs in memory costs those who don't come here.
-    fn send_unsummed(&mut self, slot: u32, link: Link, mut frame: Frame, tx: &mut Burst) {
-        let key = self.table.tcbs[slot as usize].key;
-        let state = &self.table.states[slot as usize];
-        let dscp = self.app.dscp(state, self.config.tcp.dscp);
-        let ethernet = self.ethernet(link, key.family().ethertype());
-        let (ip_id, ttl) = (self.next_ip_id(), self.config.ttl);
-        let segment = self.addressed(&key, dscp);
-        let at = segment::emit_unsummed(frame.bytes_mut(), &ethernet, segment, ip_id, ttl);
-        frame.leave_unsummed(at as u8);
-        self.count_sent();
-        self.hand_over(frame, tx);
     }
 
     /// Writes the headers of what is outgoing in front of the payload that stands in `frame`.
@@ -117,6 +101,16 @@ impl<A: App> Engine<A> {
         let ttl = self.config.ttl;
         let segment = self.addressed(key, dscp);
         segment::emit(frame.bytes_mut(), &ethernet, segment, ip_id, ttl);
+    }
+
+    /// [`Engine::write`], for a device that puts in the checksum.
+    #[cold] // Apart, or what it needs in memory costs those who don't come here.
+    fn write_unsummed(&mut self, key: &FlowKey, link: Link, dscp: u8, frame: &mut Frame) {
+        let ethernet = self.ethernet(link, key.family().ethertype());
+        let (ip_id, ttl) = (self.next_ip_id(), self.config.ttl);
+        let segment = self.addressed(key, dscp);
+        let at = segment::emit_unsummed(frame.bytes_mut(), &ethernet, segment, ip_id, ttl);
+        frame.leave_unsummed(at as u8);
     }
 
     /// What is outgoing, with its connection's addresses.

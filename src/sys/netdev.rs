@@ -20,7 +20,7 @@ const NETDEV_XSK_FLAGS_TX_CHECKSUM: u64 = 1 << 1;
 /// # Errors
 /// The kernel does not know the question, or the interface.
 pub fn sums(ifindex: u32) -> io::Result<bool> {
-    let mut asker = Asker::new()?;
+    let asker = Asker::new()?;
     let name = attribute(libc::CTRL_ATTR_FAMILY_NAME as u16, b"netdev\0");
     let of_controller =
         asker.ask(libc::GENL_ID_CTRL as u16, libc::CTRL_CMD_GETFAMILY as u8, &name)?;
@@ -52,7 +52,7 @@ impl Asker {
     }
 
     /// Sends a request with one attribute; answers the attributes of what comes back.
-    fn ask(&mut self, family: u16, command: u8, attribute: &[u8]) -> io::Result<Vec<u8>> {
+    fn ask(&self, family: u16, command: u8, attribute: &[u8]) -> io::Result<Vec<u8>> {
         let len = (MESSAGE_BYTES + GENERIC_BYTES + attribute.len()) as u32;
         let flags = libc::NLM_F_REQUEST as u16;
         let mut message = Vec::with_capacity(len as usize);

@@ -171,8 +171,8 @@ impl Drop for Umem {
 impl Frame {
     /// The packet.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: head + len <= the chunk's size (kept by every setter); the chunk is ours alone
-        // while the frame lives, and mapped while any frame lives.
+        // SAFETY: head + len <= chunk_bytes (kept by every setter); the chunk is ours alone while
+        // the frame lives, and mapped while any frame lives.
         unsafe {
             std::slice::from_raw_parts(
                 self.chunk.as_ptr().add(self.head as usize),
