@@ -286,7 +286,7 @@ impl<A: App> Engine<A> {
     /// that there will ever be, but for what the pool has.
     pub fn memory_bytes(&self) -> usize {
         self.table.bytes()
-            + self.nodes.waits() as usize * Wheel::NODE_BYTES_MAX
+            + Wheel::bytes_max(self.nodes.waits())
             + self.syns.max() * SynCache::ENTRY_BYTES
             + self.waits.max() * self.waits.bytes_each()
     }

@@ -1,5 +1,7 @@
 //! Deadlines of connections.
 
+mod bitmap;
+mod queues;
 pub mod wheel;
 
 pub use wheel::Wheel;

@@ -122,7 +122,7 @@ mod tests {
             +1 > S 0:0(0) <...>";
         assert!(what(late).starts_with("test:5: "), "{}", what(late));
         let early = late.replace("+1 >", "+3 >");
-        assert!(what(&early).contains("1.000 s too early"), "{}", what(&early));
+        assert!(what(&early).contains("0.999 s too early"), "{}", what(&early));
     }
 
     #[test]
