@@ -137,12 +137,18 @@ impl Wheel {
         if tick >= NEVER_TICK {
             return self.cancel(node);
         }
-        let (slot, start) = self.slot_of(tick);
         let known = self.nodes[node as usize];
         self.armed += u32::from(!is_armed(known));
-        if let Some(before) = slot_at(known) {
-            if self.start_of(before) <= start {
-                self.nodes[node as usize] = tick << PLACE_BITS | place_at(known);
+        let before = slot_at(known).map(|slot| self.start_of(slot));
+        let stays = tick << PLACE_BITS | place_at(known);
+        if before.is_some_and(|before| before <= tick) {
+            self.nodes[node as usize] = stays;
+            return;
+        }
+        let (slot, start) = self.slot_of(tick);
+        if let Some(before) = before {
+            if before <= start {
+                self.nodes[node as usize] = stays;
                 return;
             }
             self.stale += 1;
