@@ -223,6 +223,7 @@ impl<A: App> Engine<A> {
     pub fn poll(&mut self, now: Instant, pool: &mut Pool, rx: &mut Burst, tx: &mut Burst) {
         // What is ready now found no room in the last turn.
         let behind = !self.ready.is_empty();
+        self.wheel.advance(now);
         self.ingress(now, pool, rx, tx);
         self.expire(now);
         // More than can be sent is under way: more connections, or more of them closing, would only

@@ -170,14 +170,22 @@ impl Wheel {
         }
     }
 
+    /// Goes on to `now` as far as nothing is due. How exact a node is depends on how far ahead of
+    /// where the wheel stands it is, so nothing should be armed before the wheel knows the time.
+    #[inline(always)]
+    pub fn advance(&mut self, now: Instant) {
+        let target = (now.as_nanos() >> TICK_BITS).min(NEVER_TICK - 1);
+        self.tick = self.tick.max(target.min(self.soonest));
+    }
+
     /// Moves the wheel to `now` and hands out nodes that are due, taking them out, at most `limit`;
     /// the rest stay due for the next call. The work is bounded whatever the time that went by:
     /// filing again what has moved on is, too, and then nodes may wait for the next call although
     /// `limit` was not reached. Answers through `due`: level by level, in order of their slots.
     pub fn expire(&mut self, now: Instant, limit: usize, due: &mut Vec<u32>) {
+        self.advance(now);
         let target = (now.as_nanos() >> TICK_BITS).min(NEVER_TICK - 1);
         if self.soonest > target {
-            self.tick = self.tick.max(target);
             return;
         }
         let moves = limit.saturating_mul(MOVES_PER_DUE);
@@ -189,7 +197,7 @@ impl Wheel {
             levels &= levels - 1;
         }
         // What is left at or before the target waits for the next call.
-        self.tick = self.tick.max(target.min(self.soonest));
+        self.advance(now);
     }
 
     /// When `node` is to fire, if it is: as it was armed, but for its tick's beginning.
@@ -490,6 +498,17 @@ mod tests {
             assert_eq!(fired(&mut wheel, at(latest)), [0], "{deadline}");
             assert_eq!((wheel.len(), wheel.deadline(0), wheel.next()), (0, None, Instant::NEVER));
         }
+    }
+
+    #[test]
+    fn how_long_nothing_happened_before_makes_a_node_no_less_exact() {
+        let mut wheel = Wheel::new(2, Instant::ZERO);
+        wheel.arm(0, at(7_200_000_000_000));
+        let now = Instant::ZERO + Span::from_secs(3600);
+        wheel.advance(now);
+        wheel.arm(1, now + Span::from_millis(200));
+        assert_eq!(fired(&mut wheel, now + Span::from_millis(199)), [0; 0]);
+        assert_eq!(fired(&mut wheel, now + Span::from_millis(201)), [1]);
     }
 
     #[test]
