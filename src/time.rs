@@ -16,10 +16,15 @@ pub const fn tick_after(at: Instant) -> u64 {
     at.0.div_ceil(1 << TICK_BITS)
 }
 
+/// The tick that `at` is in.
+pub const fn tick_of(at: Instant) -> u64 {
+    at.0 >> TICK_BITS
+}
+
 /// When the tick is that counts so much in 32 bits, wrapping: the one that is within 39 hours of
 /// `now`.
 pub fn tick_near(tick: u32, now: Instant) -> Instant {
-    let ticks = now.0 >> TICK_BITS;
+    let ticks = tick_of(now);
     let ahead = i64::from(tick.wrapping_sub(ticks as u32) as i32);
     Instant(ticks.saturating_add_signed(ahead) << TICK_BITS)
 }

@@ -113,13 +113,11 @@ impl Queues {
         self.chunks[number as usize][NEXT] = 0;
     }
 
-    /// The first chunk, if there is one; asks for the memory of the one behind it.
+    /// The first chunk, if there is one.
     #[inline(always)]
     pub fn front(&self, queue: usize) -> Option<Front> {
         let chunk = self.queues[queue].first;
-        let copy = self.chunks[chunk as usize];
-        prefetch(&self.chunks[copy[NEXT] as usize]);
-        (chunk != 0).then_some(Front { chunk, copy })
+        (chunk != 0).then(|| Front { chunk, copy: self.chunks[chunk as usize] })
     }
 
     /// The entries of the second chunk, as far as there is one; asks for the memory of the third.

@@ -23,7 +23,7 @@ use super::bitmap::Bitmap;
 use super::queues::{CHUNK_BYTES, CHUNK_ENTRIES, Queues};
 use crate::sys::cpu::prefetch;
 use crate::sys::pages::zeroed;
-use crate::time::{Instant, TICK_BITS, tick_after};
+use crate::time::{Instant, TICK_BITS, tick_after, tick_of};
 
 /// A level's slots are longer than those below it by so many bits.
 const STEP_BITS: u32 = 3;
@@ -93,7 +93,7 @@ impl Wheel {
             slots: Queues::new(SLOTS, Self::entries_max(nodes)),
             occupied: [Bitmap::EMPTY; LEVELS],
             levels: 0,
-            tick: now.as_nanos() >> TICK_BITS,
+            tick: tick_of(now),
             soonest: NEVER_TICK,
             armed: 0,
             stale: 0,
@@ -140,15 +140,10 @@ impl Wheel {
         let known = self.nodes[node as usize];
         self.armed += u32::from(!is_armed(known));
         let before = slot_at(known).map(|slot| self.start_of(slot));
-        let stays = tick << PLACE_BITS | place_at(known);
-        if before.is_some_and(|before| before <= tick) {
-            self.nodes[node as usize] = stays;
-            return;
-        }
-        let (slot, start) = self.slot_of(tick);
         if let Some(before) = before {
-            if before <= start {
-                self.nodes[node as usize] = stays;
+            // What moves to a later time need not know its new slot.
+            if before <= tick || before <= self.slot_of(tick).1 {
+                self.nodes[node as usize] = tick << PLACE_BITS | place_at(known);
                 return;
             }
             self.stale += 1;
@@ -156,8 +151,7 @@ impl Wheel {
                 self.sweep();
             }
         }
-        self.put_in(node, tick, slot);
-        self.soonest = self.soonest.min(start);
+        self.file(node, tick);
     }
 
     /// Takes `node`'s deadline away; nothing happens if it has none. O(1).
@@ -174,8 +168,7 @@ impl Wheel {
     /// where the wheel stands it is, so nothing should be armed before the wheel knows the time.
     #[inline(always)]
     pub fn advance(&mut self, now: Instant) {
-        let target = (now.as_nanos() >> TICK_BITS).min(NEVER_TICK - 1);
-        self.tick = self.tick.max(target.min(self.soonest));
+        self.tick = self.tick.max(reached(now).min(self.soonest));
     }
 
     /// Moves the wheel to `now` and hands out nodes that are due, taking them out, at most `limit`;
@@ -184,7 +177,7 @@ impl Wheel {
     /// `limit` was not reached. Answers through `due`: level by level, in order of their slots.
     pub fn expire(&mut self, now: Instant, limit: usize, due: &mut Vec<u32>) {
         self.advance(now);
-        let target = (now.as_nanos() >> TICK_BITS).min(NEVER_TICK - 1);
+        let target = reached(now);
         if self.soonest > target {
             return;
         }
@@ -198,13 +191,6 @@ impl Wheel {
         }
         // What is left at or before the target waits for the next call.
         self.advance(now);
-    }
-
-    /// When `node` is to fire, if it is: as it was armed, but for its tick's beginning.
-    #[inline(always)]
-    pub fn deadline(&self, node: u32) -> Option<Instant> {
-        let known = self.nodes[node as usize];
-        is_armed(known).then(|| Instant::from_nanos(tick_at(known) << TICK_BITS))
     }
 
     /// No node fires before this: the earliest slot's time, or a lower bound of it. `NEVER` if the
@@ -311,9 +297,7 @@ impl Wheel {
         }
         budget.moves -= 1;
         if tick != NEVER_TICK {
-            let (slot, start) = self.slot_of(tick);
-            self.put_in(node, tick, slot);
-            self.soonest = self.soonest.min(start);
+            self.file(node, tick);
         }
     }
 
@@ -368,6 +352,14 @@ impl Wheel {
         nodes.iter().for_each(|&node| self.prefetch(node));
     }
 
+    /// Puts a node where its tick belongs.
+    #[inline(always)]
+    fn file(&mut self, node: u32, tick: u64) {
+        let (slot, start) = self.slot_of(tick);
+        self.put_in(node, tick, slot);
+        self.soonest = self.soonest.min(start);
+    }
+
     /// Puts an entry of a node at the end of a slot's queue, and is where the node stands from now
     /// on.
     #[inline(always)]
@@ -393,6 +385,12 @@ impl Wheel {
             self.levels &= !(u32::from(self.occupied[level].is_empty()) << level);
         }
     }
+}
+
+/// The tick that a clock has reached, which is never [`NEVER_TICK`].
+#[inline(always)]
+fn reached(now: Instant) -> u64 {
+    tick_of(now).min(NEVER_TICK - 1)
 }
 
 /// The first of a level's slots, numbered since time zero, that does not start before a tick.
@@ -443,6 +441,12 @@ mod tests {
     }
 
     impl Wheel {
+        /// When `node` is to fire, if it is: as it was armed, but for its tick's beginning.
+        fn deadline(&self, node: u32) -> Option<Instant> {
+            let known = self.nodes[node as usize];
+            is_armed(known).then(|| Instant::from_nanos(tick_at(known) << TICK_BITS))
+        }
+
         /// That queues, nodes, bitmaps and numbers agree: every node that stands somewhere has an
         /// entry there, all others are stale and counted, no slot lies behind.
         fn check(&self) {

@@ -132,7 +132,8 @@ impl Bench {
         if let Act::Expect(pattern) = &line.act {
             return self.expect(pattern, self.now + earliest, self.now + latest);
         }
-        self.wait_quietly(earliest)?;
+        let comes_in = matches!(line.act, Act::Inject(_) | Act::Icmp { .. });
+        self.wait_quietly(earliest, comes_in)?;
         match &line.act {
             Act::Listen => {}
             Act::Connect(port) => self.connect(*port)?,
@@ -148,7 +149,7 @@ impl Bench {
             Act::Stop => self.engine.stop(),
             Act::Inject(pattern) => self.inject(pattern),
             Act::Icmp { kind, code, seq, mtu } => self.inject_icmp((*kind, *code), *seq, *mtu),
-            Act::Silence(span) => return self.wait_quietly(*span),
+            Act::Silence(span) => return self.wait_quietly(*span, false),
             Act::Claim(claim) => return self.claim(claim),
             Act::Expect(_) => {}
         }
@@ -156,9 +157,13 @@ impl Bench {
         self.turn()
     }
 
-    /// Lets time go by in which nothing may be sent.
-    fn wait_quietly(&mut self, span: Span) -> Outcome<()> {
+    /// Lets time go by in which nothing may be sent. Where something comes in at its end, the turn
+    /// then is that which takes it, as a worker's is.
+    fn wait_quietly(&mut self, span: Span, comes_in: bool) -> Outcome<()> {
         self.run_until(self.now + span)?;
+        if !comes_in {
+            self.turn()?;
+        }
         match self.sent.front() {
             None => Ok(()),
             Some(sent) => {
@@ -361,14 +366,15 @@ impl Bench {
 
     /// At the end nothing is left over.
     fn finish(&mut self) -> Outcome<()> {
-        self.wait_quietly(Span::ZERO)?;
+        self.wait_quietly(Span::ZERO, false)?;
         match self.pool.len() == FRAMES as usize {
             true => Ok(()),
             false => Err(format!("{} of {FRAMES} frames came back", self.pool.len())),
         }
     }
 
-    /// Lets time go by until `limit`, or until the engine sends something.
+    /// Lets time go by until `limit`, or until the engine sends something. At `limit` itself a turn
+    /// is taken only if the engine asked for one.
     fn run_until(&mut self, limit: Instant) -> Outcome<()> {
         for _ in 0..TURNS_MAX {
             if !self.sent.is_empty() {
