@@ -2,7 +2,7 @@
 //!
 //! Each mix goes in turns as of the engine: a burst of 64 segments, of which each touches a random
 //! timer, and the clock goes on by 64 * 60 s / timers. The burst is known before it is worked off,
-//! as there, and so its memory can be asked for.
+//! as there, and so the memory of its timers can be asked for.
 //! - `restart`: each timer moves to 60 s ahead, as what a segment restarts, and so do those that
 //!   come due because no segment came for them;
 //! - `move`: each timer moves to a random deadline up to 60 s ahead, half of them to an earlier
@@ -26,7 +26,10 @@ const AHEAD_NS: u64 = 60_000_000_000;
 const RTO_NS: u64 = 200_000_000;
 const DUE_MAX: usize = 256;
 const BURST: usize = 64;
-const DRAWN: usize = 1 << 20;
+/// For the memory of so many timers ahead it is asked: a processor waits for some 20 lines at once,
+/// and of more that come from afar it forgets those that it was asked for last.
+const ASKED: usize = 16;
+const DRAWN: usize = 1 << 12;
 
 /// What each rival can do.
 trait Timers {
@@ -135,21 +138,32 @@ struct Filed<T> {
 }
 
 /// Random numbers drawn before, and taken in turn: to draw one takes as long as some operations.
+/// They are few, so that the cache is the timers', and all are moved on by as much after each
+/// round.
 struct Drawn {
     numbers: Vec<u32>,
     taken: usize,
+    moved: u32,
 }
+
+/// 2^32 by the golden ratio: multiples of it are spread evenly.
+const MOVED: u32 = 0x9e37_79b9;
 
 impl Drawn {
     fn new() -> Drawn {
         let mut rng = Rng::new(1);
-        Drawn { numbers: (0..DRAWN).map(|_| rng.next() as u32).collect(), taken: 0 }
+        let numbers = (0..DRAWN).map(|_| rng.next() as u32).collect();
+        Drawn { numbers, taken: 0, moved: 0 }
     }
 
     /// A number below a bound, evenly.
     fn below(&mut self, bound: u64) -> u64 {
         self.taken = (self.taken + 1) % DRAWN;
-        ((u128::from(self.numbers[self.taken]) * u128::from(bound)) >> 32) as u64
+        if self.taken == 0 {
+            self.moved = self.moved.wrapping_add(MOVED);
+        }
+        let number = self.numbers[self.taken].wrapping_add(self.moved);
+        ((u128::from(number) * u128::from(bound)) >> 32) as u64
     }
 }
 
@@ -178,38 +192,44 @@ impl<T: Timers> Filed<T> {
         }
     }
 
-    /// Random timers of the first `of`.
-    fn burst(&mut self, of: u64) -> [u32; BURST] {
-        let nodes = std::array::from_fn(|_| self.drawn.below(of) as u32);
-        nodes.iter().for_each(|&node| self.timers.prefetch(node));
-        black_box(nodes)
+    /// Does something to each of a burst of random timers of the first `of`.
+    fn burst(&mut self, of: u64, mut act: impl FnMut(&mut Self, u32)) {
+        let nodes: [u32; BURST] = std::array::from_fn(|_| self.drawn.below(of) as u32);
+        let nodes = black_box(nodes);
+        nodes[..ASKED].iter().for_each(|&node| self.timers.prefetch(node));
+        for (at, &node) in nodes.iter().enumerate() {
+            if let Some(&soon) = nodes.get(at + ASKED) {
+                self.timers.prefetch(soon);
+            }
+            act(self, node);
+        }
     }
 
     fn restarted(&mut self) {
-        for node in self.burst(self.count) {
-            self.timers.arm(node, self.now + Span::from_nanos(AHEAD_NS));
-            self.operations += 1;
-        }
+        self.burst(self.count, |filed, node| {
+            filed.timers.arm(node, filed.now + Span::from_nanos(AHEAD_NS));
+            filed.operations += 1;
+        });
         self.step(|_| AHEAD_NS);
     }
 
     fn moved(&mut self) {
-        for node in self.burst(self.count) {
-            let at = self.now + Span::from_nanos(1 + self.drawn.below(AHEAD_NS));
-            self.timers.arm(node, at);
-            self.operations += 1;
-        }
+        self.burst(self.count, |filed, node| {
+            let at = filed.now + Span::from_nanos(1 + filed.drawn.below(AHEAD_NS));
+            filed.timers.arm(node, at);
+            filed.operations += 1;
+        });
         self.step(|drawn| 1 + drawn.below(AHEAD_NS));
     }
 
     /// The lower half of the timers is never armed for long; the upper half is what is filed
     /// meanwhile.
     fn answered(&mut self) {
-        for node in self.burst(self.count / 2) {
-            self.timers.arm(node, self.now + Span::from_nanos(RTO_NS));
-            self.timers.cancel(black_box(node));
-            self.operations += 2;
-        }
+        self.burst(self.count / 2, |filed, node| {
+            filed.timers.arm(node, filed.now + Span::from_nanos(RTO_NS));
+            filed.timers.cancel(black_box(node));
+            filed.operations += 2;
+        });
         self.step(|_| AHEAD_NS);
     }
 

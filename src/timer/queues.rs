@@ -168,8 +168,8 @@ impl Queues {
 
     /// Zero or one.
     #[inline(always)]
-    pub fn parity(&self, queue: usize) -> u64 {
-        u64::from(self.queues[queue].parity)
+    pub fn parity(&self, queue: usize) -> u32 {
+        u32::from(self.queues[queue].parity)
     }
 }
 

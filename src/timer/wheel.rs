@@ -18,6 +18,10 @@
 //! comes there. One that moves to an earlier slot is put in there, and leaves a stale entry behind:
 //! one in a slot that is not its node's. Where there are many of them they are looked for (see
 //! [`Wheel::sweep`]).
+//!
+//! As a slot says when it is, a node need not: of it is known the slot where it belongs and the one
+//! where it stands, in four bytes, for with many nodes what an operation takes is waiting for
+//! memory.
 
 use super::bitmap::Bitmap;
 use super::queues::{CHUNK_BYTES, CHUNK_ENTRIES, Queues};
@@ -63,12 +67,13 @@ pub struct Wheel {
     swept_last: u32,
 }
 
-/// A node's deadline in ticks, [`NEVER_TICK`] once it is cancelled, and below it where its entry
-/// stands (see [`place`]). Zero while it has none, so that the memory of nodes that never were is
-/// not touched.
-type Node = u64;
+/// The slot where a node belongs, as is its number and one, or zero once it is cancelled; and below
+/// it where its entry stands (see [`place`]), which is not after that. Zero while it has none, so
+/// that the memory of nodes that never were is not touched.
+type Node = u32;
 
-const PLACE_BITS: u32 = u64::BITS - NEVER_TICK.count_ones();
+const PLACE_BITS: u32 = 16;
+const _: () = assert!(SLOTS < 1 << (PLACE_BITS - 1));
 
 /// What one call of [`Wheel::expire`] may still do.
 struct Budget {
@@ -137,13 +142,12 @@ impl Wheel {
         if tick >= NEVER_TICK {
             return self.cancel(node);
         }
+        let (slot, start) = self.slot_of(tick);
         let known = self.nodes[node as usize];
         self.armed += u32::from(!is_armed(known));
-        let before = slot_at(known).map(|slot| self.start_of(slot));
-        if let Some(before) = before {
-            // What moves to a later time need not know its new slot.
-            if before <= tick || before <= self.slot_of(tick).1 {
-                self.nodes[node as usize] = tick << PLACE_BITS | place_at(known);
+        if let Some(before) = slot_at(known) {
+            if self.start_of(before) <= start {
+                self.nodes[node as usize] = aim(slot) | place_at(known);
                 return;
             }
             self.stale += 1;
@@ -151,7 +155,7 @@ impl Wheel {
                 self.sweep();
             }
         }
-        self.file(node, tick);
+        self.file(node, slot, start);
     }
 
     /// Takes `node`'s deadline away; nothing happens if it has none. O(1).
@@ -159,7 +163,7 @@ impl Wheel {
     pub fn cancel(&mut self, node: u32) {
         let known = self.nodes[node as usize];
         if is_armed(known) {
-            self.nodes[node as usize] = NEVER_TICK << PLACE_BITS | place_at(known);
+            self.nodes[node as usize] = place_at(known);
             self.armed -= 1;
         }
     }
@@ -281,23 +285,25 @@ impl Wheel {
     /// What becomes of a node whose entry in a slot is taken out.
     #[inline(always)]
     fn decide(&mut self, node: u32, slot: usize, budget: &mut Budget, due: &mut Vec<u32>) {
-        let known = &mut self.nodes[node as usize];
-        let tick = tick_at(*known);
-        if slot_at(*known) != Some(slot) {
+        let known = self.nodes[node as usize];
+        if slot_at(known) != Some(slot) {
             budget.moves -= 1;
             self.stale -= 1;
             return;
         }
-        *known = 0;
-        if tick <= budget.target {
+        self.nodes[node as usize] = 0;
+        let Some(slot) = aim_at(known) else {
+            budget.moves -= 1;
+            return;
+        };
+        let start = self.start_of(slot);
+        if start <= budget.target {
             budget.fires -= 1;
             self.armed -= 1;
             due.push(node);
-            return;
-        }
-        budget.moves -= 1;
-        if tick != NEVER_TICK {
-            self.file(node, tick);
+        } else {
+            budget.moves -= 1;
+            self.file(node, slot, start);
         }
     }
 
@@ -322,7 +328,8 @@ impl Wheel {
             for &node in front.entries() {
                 let known = self.nodes[node as usize];
                 if place_at(known) == before {
-                    self.put_in(node, tick_at(known), slot);
+                    let entry = self.push(node, slot);
+                    self.nodes[node as usize] = (known - before) | entry;
                 } else {
                     self.stale -= 1;
                 }
@@ -352,25 +359,23 @@ impl Wheel {
         nodes.iter().for_each(|&node| self.prefetch(node));
     }
 
-    /// Puts a node where its tick belongs.
+    /// Puts a node into a slot where it belongs, and that starts at that tick.
     #[inline(always)]
-    fn file(&mut self, node: u32, tick: u64) {
-        let (slot, start) = self.slot_of(tick);
-        self.put_in(node, tick, slot);
+    fn file(&mut self, node: u32, slot: usize, start: u64) {
+        self.nodes[node as usize] = aim(slot) | self.push(node, slot);
         self.soonest = self.soonest.min(start);
     }
 
-    /// Puts an entry of a node at the end of a slot's queue, and is where the node stands from now
-    /// on.
+    /// Puts an entry of a node at the end of a slot's queue. Where it stands.
     #[inline(always)]
-    fn put_in(&mut self, node: u32, tick: u64, slot: usize) {
+    fn push(&mut self, node: u32, slot: usize) -> Node {
         if self.slots.is_empty(slot) {
             let level = slot / LEVEL_SLOTS;
             self.occupied[level].set(slot % LEVEL_SLOTS);
             self.levels |= 1 << level;
         }
         self.slots.push(slot, node);
-        self.nodes[node as usize] = tick << PLACE_BITS | place(slot, self.slots.parity(slot));
+        place(slot, self.slots.parity(slot))
     }
 
     /// Takes the first chunk, of that number, out of a slot's queue.
@@ -399,14 +404,26 @@ fn after(tick: u64, level: u32) -> u64 {
     (tick + ((1 << (level * STEP_BITS)) - 1)) >> (level * STEP_BITS)
 }
 
+/// Where a node belongs.
+#[inline(always)]
+fn aim(slot: usize) -> Node {
+    (slot as Node + 1) << PLACE_BITS
+}
+
+/// The slot where a node belongs, if it has a deadline.
+#[inline(always)]
+fn aim_at(known: Node) -> Option<usize> {
+    (known as usize >> PLACE_BITS).checked_sub(1)
+}
+
 /// Where an entry stands: its slot, and the parity that it had then. Never zero.
 #[inline(always)]
-fn place(slot: usize, parity: u64) -> u64 {
-    (slot as u64 + 1) << 1 | parity
+fn place(slot: usize, parity: Node) -> Node {
+    (slot as Node + 1) << 1 | parity
 }
 
 #[inline(always)]
-fn place_at(known: Node) -> u64 {
+fn place_at(known: Node) -> Node {
     known & ((1 << PLACE_BITS) - 1)
 }
 
@@ -415,15 +432,10 @@ fn slot_at(known: Node) -> Option<usize> {
     (place_at(known) as usize >> 1).checked_sub(1)
 }
 
-#[inline(always)]
-fn tick_at(known: Node) -> u64 {
-    known >> PLACE_BITS
-}
-
 /// Whether a node has a deadline.
 #[inline(always)]
 fn is_armed(known: Node) -> bool {
-    known != 0 && tick_at(known) != NEVER_TICK
+    aim_at(known).is_some()
 }
 
 #[cfg(test)]
@@ -441,10 +453,10 @@ mod tests {
     }
 
     impl Wheel {
-        /// When `node` is to fire, if it is: as it was armed, but for its tick's beginning.
+        /// When `node` is to fire, if it is.
         fn deadline(&self, node: u32) -> Option<Instant> {
-            let known = self.nodes[node as usize];
-            is_armed(known).then(|| Instant::from_nanos(tick_at(known) << TICK_BITS))
+            let slot = aim_at(self.nodes[node as usize])?;
+            Some(Instant::from_nanos(self.start_of(slot) << TICK_BITS))
         }
 
         /// That queues, nodes, bitmaps and numbers agree: every node that stands somewhere has an
@@ -498,7 +510,7 @@ mod tests {
             let latest = wheel.latest(deadline);
             wheel.arm(0, at(deadline));
             assert_eq!(fired(&mut wheel, at(deadline - 1)), [0; 0], "{deadline}");
-            assert_eq!(wheel.deadline(0), Some(at(deadline.div_ceil(TICK_NS) * TICK_NS)));
+            assert!(wheel.deadline(0).is_some_and(|due| at(deadline) <= due && due <= at(latest)));
             assert_eq!(fired(&mut wheel, at(latest)), [0], "{deadline}");
             assert_eq!((wheel.len(), wheel.deadline(0), wheel.next()), (0, None, Instant::NEVER));
         }
@@ -694,8 +706,12 @@ mod tests {
                 wheel.check();
                 prop_assert_eq!(wheel.len(), model.len());
                 for node in 0..40 {
-                    let tick = model.get(&node).map(|known| tick_after(at(known.0)));
-                    prop_assert_eq!(wheel.deadline(node), tick.map(|tick| at(tick << TICK_BITS)));
+                    match (wheel.deadline(node), model.get(&node)) {
+                        (Some(due), Some(&(deadline, latest))) => {
+                            prop_assert!(at(deadline) <= due.max(at(now)) && due <= at(latest));
+                        }
+                        (due, known) => prop_assert!(due.is_none() && known.is_none()),
+                    }
                 }
                 match model.values().map(|known| known.1).min() {
                     None => prop_assert_eq!(wheel.next(), Instant::NEVER),
