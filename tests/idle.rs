@@ -192,3 +192,18 @@ fn who_rests_counts_as_a_connection_and_finds_a_slot_again() {
     assert_eq!(answers.len(), peers.len(), "each has its ACK");
     assert!(answers.iter().zip(&peers).all(|(it, at)| it.ack == at.seq.wrapping_add(9)));
 }
+
+/// Goal: what is promised of the memory that a connection takes, where there may be many.
+#[test]
+fn a_connection_that_does_nothing_takes_few_bytes() {
+    let services = vec![Service::Http { response_size: 20 }];
+    let server = Server::new(services, 1_000_000);
+    let engine = Crowd::of(config(1_000_000, tcp::Config::default()), server).engine;
+    let idle = engine.bytes_per_idle();
+    assert!(idle <= 128, "{idle} idle");
+    assert!(idle < engine.bytes_per_connection());
+    let time_wait = engine.bytes_per_time_wait();
+    assert!(time_wait <= 48, "{time_wait} in TIME-WAIT");
+    let syn_received = engine.bytes_per_syn_received();
+    assert!(syn_received <= 64, "{syn_received} in SYN-RECEIVED");
+}

@@ -296,7 +296,7 @@ pub(super) mod tests {
             frames_missing: 0,
             bytes_per_connection: 200,
             bytes_per_idle: 84,
-            bytes_per_time_wait: 52,
+            bytes_per_time_wait: 48,
             device: Report {
                 driver: "veth".to_string(),
                 mode,

@@ -278,7 +278,7 @@ impl<A: App> Engine<A> {
         }
         if tcb.state() == State::TimeWait {
             tcb.forget();
-            self.waits.set(place, tcb.freeze());
+            self.waits.set(place, tcb.freeze(&self.config.tcp));
         }
         if !answers {
             return Some(frame);

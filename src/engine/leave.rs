@@ -74,7 +74,7 @@ impl<A: App> Engine<A> {
     #[inline]
     pub(super) fn retire(&mut self, slot: u32) {
         let tcb = &mut self.table.tcbs[slot as usize];
-        let wait = tcb.freeze();
+        let wait = tcb.freeze(&self.config.tcp);
         tcb.abort();
         self.neighbors.hold(wait.neighbor);
         self.table.hosts.hold_again(&wait.key);

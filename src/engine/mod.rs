@@ -273,7 +273,8 @@ impl<A: App> Engine<A> {
         self.table.rest_bytes() + Wheel::NODE_BYTES
     }
 
-    /// Bytes of state that a connection takes in SYN-RECEIVED.
+    /// Bytes of state that a connection takes in SYN-RECEIVED, beside its timer and its share of
+    /// the index.
     pub fn bytes_per_syn_received(&self) -> usize {
         SynCache::ENTRY_BYTES
     }
@@ -288,7 +289,7 @@ impl<A: App> Engine<A> {
     pub fn memory_bytes(&self) -> usize {
         self.table.bytes()
             + Wheel::bytes_max(self.nodes.waits())
-            + self.syns.max() * SynCache::ENTRY_BYTES
+            + self.syns.bytes()
             + self.waits.max() * self.waits.bytes_each()
     }
 

@@ -205,6 +205,11 @@ impl SynCache {
         self.entries.len()
     }
 
+    /// Bytes of memory, the index included.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.entries[..]) + self.index.bytes()
+    }
+
     /// Every connection is found by its key, and no entry is lost. Answers how many ends have an
     /// address with a number, and how many have a next hop that we know.
     ///

@@ -41,10 +41,10 @@ pub struct Waits {
     used: usize,
 }
 
-/// Places of a chunk: 2.5 kB.
+/// Places of a chunk: 2.3 kB.
 const CHUNK: usize = if cfg!(test) { 3 } else { 64 };
 
-/// Chunks that are touched at the start, if there are so many: 2.6 MB.
+/// Chunks that are touched at the start, if there are so many: 2.4 MB.
 const READY_CHUNKS: usize = 1024;
 
 /// How far ahead an end is prepared for: a few of them take as long as memory does.
@@ -114,7 +114,7 @@ impl Waits {
     pub fn set(&mut self, place: u32, mut wait: TimeWait) {
         let known = &mut self.places[place as usize];
         assert!(known.key == wait.key);
-        wait.renewed = known.renewed || !known.ends_with(&wait);
+        wait.set_renewed(known.is_renewed() || !known.ends_with(&wait));
         *known = wait;
     }
 
@@ -134,10 +134,10 @@ impl Waits {
             } else if oldest.until(now) <= now {
                 self.pop();
                 over(oldest);
-            } else if oldest.renewed {
+            } else if oldest.is_renewed() {
                 // Others that were filed later end before it.
                 self.pop();
-                oldest.renewed = false;
+                oldest.set_renewed(false);
                 self.push(oldest);
             } else {
                 return;
@@ -151,7 +151,7 @@ impl Waits {
             return Instant::NEVER;
         }
         let oldest = &self.places[self.head];
-        if is_empty(oldest) || oldest.renewed { now } else { oldest.until(now) }
+        if is_empty(oldest) || oldest.is_renewed() { now } else { oldest.until(now) }
     }
 
     /// Number of connections.
@@ -250,6 +250,7 @@ fn is_empty(wait: &TimeWait) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::Config;
     use crate::tcp::time_wait::tests::in_time_wait;
     use crate::time::Span;
     use proptest::prelude::*;
@@ -259,7 +260,7 @@ mod tests {
     }
 
     fn wait(port: u16, until: Instant) -> TimeWait {
-        in_time_wait(key(port), until).freeze()
+        in_time_wait(key(port), until).freeze(&Config::default())
     }
 
     proptest! {

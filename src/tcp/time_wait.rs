@@ -1,4 +1,4 @@
-//! TIME-WAIT in 40 bytes: what is left of a connection once its last ACK is out (RFC 9293 s3.6.1).
+//! TIME-WAIT in 36 bytes: what is left of a connection once its last ACK is out (RFC 9293 s3.6.1).
 //!
 //! Nothing here acts. A segment that arrives is put to the [`Tcb`] that [`TimeWait::thaw`] makes
 //! for the moment, so that TIME-WAIT has no rules of its own; what came of it is frozen again.
@@ -16,39 +16,49 @@ pub struct TimeWait {
     /// When it is over, in ticks, wrapping; rounded up.
     until: u32,
     rcv_nxt: Seq,
-    rcv_adv: Seq,
     snd_max: Seq,
     ts_recent: u32,
-    flags: u16,
+    /// The window that the last ACK offered, in its units.
+    window: u16,
     window_max: u16,
     /// The next hop; of the engine.
     pub neighbor: u16,
-    snd_shift: u8,
-    /// Its end has moved since it was filed; of the engine.
-    pub renewed: bool,
+    /// The [`Tcb`]'s; in place of [`SAID`] the shift of the peer's window and [`RENEWED`].
+    flags: u16,
 }
 
-const _: () = assert!(size_of::<TimeWait>() == 40);
+const _: () = assert!(size_of::<TimeWait>() == 36);
+
+/// What is the same in every TIME-WAIT: our FIN was sent and acknowledged, so nothing of ours is
+/// under way.
+const SAID: u16 =
+    flag::FIN_QUEUED | flag::FIN_SENT | flag::TIMING | flag::PERSIST | flag::SYN_RESENT;
+
+/// The end has moved since it was filed.
+const RENEWED: u16 = 1 << 6;
+const SHIFT_AT: u32 = 2;
+const SHIFT: u16 = 0xf << SHIFT_AT;
+
+const _: () = assert!(SHIFT & RENEWED == 0 && SHIFT | RENEWED == SAID);
 
 impl Tcb {
     /// What is to be kept of a connection in TIME-WAIT.
     ///
     /// # Panics
     /// If it is not in TIME-WAIT, or something is still owed: a bug of ours.
-    pub fn freeze(&self) -> TimeWait {
+    pub fn freeze(&self, config: &Config) -> TimeWait {
         assert!(self.state() == State::TimeWait && !self.owes() && !self.has_path());
+        let window = self.rcv_adv.since(self.rcv_nxt) >> self.rcv_shift(config);
         TimeWait {
             key: self.key,
             until: tick_after(self.timer_at) as u32,
             rcv_nxt: self.rcv_nxt,
-            rcv_adv: self.rcv_adv,
             snd_max: self.snd_max,
             ts_recent: self.ts_recent,
-            flags: self.flags,
+            window: window.min(u32::from(u16::MAX)) as u16,
             window_max: self.window_max,
             neighbor: self.neighbor,
-            snd_shift: self.snd_shift,
-            renewed: false,
+            flags: self.flags & !SAID | u16::from(self.snd_shift) << SHIFT_AT,
         }
     }
 }
@@ -57,6 +67,16 @@ impl TimeWait {
     /// True if both end together.
     pub fn ends_with(&self, other: &TimeWait) -> bool {
         self.until == other.until
+    }
+
+    /// True if its end has moved since it was filed; of the engine.
+    pub fn is_renewed(&self) -> bool {
+        self.flags & RENEWED != 0
+    }
+
+    /// Notes whether its end has moved since it was filed.
+    pub fn set_renewed(&mut self, renewed: bool) {
+        self.flags = if renewed { self.flags | RENEWED } else { self.flags & !RENEWED };
     }
 
     /// When it is over: less than 39 hours from `now`, as two MSL are.
@@ -71,14 +91,15 @@ impl TimeWait {
         tcb.timer_at = self.until(now);
         // It was heard when TIME-WAIT began, or began anew.
         tcb.heard_at = tcb.timer_at - super::tcb::time_wait(config);
-        (tcb.rcv_nxt, tcb.rcv_adv) = (self.rcv_nxt, self.rcv_adv);
+        tcb.flags = self.flags & !SAID & !flag::DELAYED | flag::FIN_QUEUED | flag::FIN_SENT;
+        tcb.rcv_nxt = self.rcv_nxt;
+        tcb.rcv_adv = self.rcv_nxt.plus(u32::from(self.window) << tcb.rcv_shift(config));
         (tcb.snd_una, tcb.snd_nxt, tcb.snd_max) = (self.snd_max, self.snd_max, self.snd_max);
         (tcb.wl1, tcb.wl2) = (self.rcv_nxt, self.snd_max);
         tcb.ts_recent = self.ts_recent;
-        tcb.flags = self.flags & !flag::DELAYED;
         tcb.window_max = self.window_max;
         tcb.neighbor = self.neighbor;
-        tcb.snd_shift = self.snd_shift;
+        tcb.snd_shift = ((self.flags & SHIFT) >> SHIFT_AT) as u8;
         tcb
     }
 }
@@ -148,8 +169,8 @@ pub mod tests {
             let mut paths = Paths::new(1, &config);
             let mut whole = closed_by_us(&config, stamped, &mut paths);
             let now = Instant::ZERO + Span::from_millis(1000 + later_ms);
-            let mut thawed = whole.freeze().thaw(&config, now);
-            prop_assert_eq!(thawed.freeze(), whole.freeze());
+            let mut thawed = whole.freeze(&config).thaw(&config, now);
+            prop_assert_eq!(thawed.freeze(&config), whole.freeze(&config));
             let mut arrived = segment(Flags(flags), seq, ack, value.map(|value| (value, 0)));
             (arrived.window, arrived.payload_len) = (window, len);
             let mut env = Env { config: &config, now, room: 0, nagle: false, paths: &mut paths };
@@ -163,7 +184,7 @@ pub mod tests {
                 }
             }
             if whole.state() == State::TimeWait {
-                prop_assert_eq!(whole.freeze(), thawed.freeze());
+                prop_assert_eq!(whole.freeze(&config), thawed.freeze(&config));
             }
         }
     }
@@ -174,7 +195,7 @@ pub mod tests {
             let now = Instant::from_nanos(start);
             for seconds in [0, 1, 60, 86_400] {
                 let until = now + Span::from_secs(seconds);
-                let known = in_time_wait(KEY, until).freeze().until(now);
+                let known = in_time_wait(KEY, until).freeze(&Config::default()).until(now);
                 assert!(known >= until && known.since(until) < Span::from_nanos(1 << TICK_BITS));
             }
         }
