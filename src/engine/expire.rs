@@ -150,7 +150,7 @@ impl<A: App> Engine<A> {
             };
             if let Some(key) = self.table.hosts.key_of(&tuple) {
                 let hash = self.table.hash(&key);
-                self.table.prefetch(hash);
+                self.table.prefetch_hashed(hash);
                 self.waits.prefetch_hashed(hash);
             }
             self.drawn.push_back(tuple);

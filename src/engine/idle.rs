@@ -13,6 +13,10 @@ use crate::time::Instant;
 /// fast as they leave them.
 const LOOKS: u64 = 3;
 
+/// So many slots before a connection is looked at, which may rest, it is asked for the line of the
+/// index where it is to be filed anew.
+const ASKED: usize = 6;
+
 /// Slots looked at a turn, at the most.
 const LOOKS_MAX: u64 = 256;
 
@@ -43,6 +47,11 @@ impl<A: App> Engine<A> {
         for _ in 0..looks {
             let slot = self.round.hand;
             self.round.hand = if slot as usize + 1 < self.table.tcbs.len() { slot + 1 } else { 0 };
+            if let Some(soon) = self.table.tcbs.get(slot as usize + ASKED)
+                && soon.is_idle(now)
+            {
+                self.table.prefetch_hashed(self.table.hash(&soon.key));
+            }
             if self.tcb(slot).is_idle(now) && !self.table.is_queued(slot) {
                 self.let_rest(slot);
             }

@@ -1,26 +1,18 @@
-//! A burst in stages: prefetch all, parse and look up all, then process all, so that the memory of
-//! one frame's connection is on its way while another's is worked on.
+//! What each frame of a burst is, whose it is, and what it does to that connection; the
+//! [stages](super::stages) before that.
 
 use super::handshake::completes;
 use super::neighbors::Link;
+use super::stages::Staged;
 use super::{Engine, NO_LISTENER};
 use crate::app::{App, Conn};
-use crate::flow::{Endpoints, FlowKey};
+use crate::flow::Endpoints;
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
 use crate::tcp::{Arrival, Env, State, Tcb};
 use crate::time::Instant;
-use crate::wire::segment::{self, Body, Packet, Segment};
+use crate::wire::segment::{Body, Packet, Segment};
 use crate::wire::{Family, Malformed};
-
-/// A frame between the stages: what is wrong with it, if anything is; the key of its connection
-/// with the hash of that; and the slot that is most likely the connection's.
-#[derive(Clone, Copy)]
-pub(super) struct Staged {
-    fault: Option<Malformed>,
-    key: Option<(FlowKey, u64)>,
-    slot: Option<u32>,
-}
 
 impl<A: App> Engine<A> {
     /// Takes every frame out of `rx`. What is owed for them is sent only after all are processed
@@ -33,44 +25,12 @@ impl<A: App> Engine<A> {
         rx: &mut Burst,
         tx: &mut Burst,
     ) {
-        for frame in rx.frames() {
-            frame.prefetch();
-        }
         let mut packets = std::mem::take(&mut self.packets);
         let mut staged = std::mem::take(&mut self.staged);
         self.counters.rx_frames += rx.len() as u64;
-        let mut bytes = 0;
-        staged.extend(rx.frames().iter().zip(&mut packets).map(|(frame, packet)| {
-            bytes += frame.bytes().len() as u64;
-            let fault = segment::parse_into(frame.bytes(), self.config.verify, packet).err();
-            Staged { fault, key: None, slot: None }
-        }));
-        self.counters.rx_bytes += bytes;
-        // Apart from the parsing: in so short a loop the processor overlaps the cache misses.
-        for (stage, packet) in staged.iter_mut().zip(&packets) {
-            if let (None, Body::Tcp(segment)) = (stage.fault, &packet.body) {
-                let key = self.table.hosts.key_of_received(segment);
-                stage.key = key.map(|key| (key, self.table.hash(&key)));
-            }
-        }
-        // Finds whose memory each frame will need, without waiting for that memory.
-        for stage in &mut staged {
-            let Some((_, hash)) = stage.key else { continue };
-            stage.slot = self.table.guess(hash);
-            if stage.slot.is_none() {
-                self.table.prefetch(hash);
-                self.syns.prefetch_hashed(hash);
-                self.waits.prefetch_hashed(hash);
-            }
-        }
-        // Now the lines of the large index have come, or are on their way.
-        for stage in &mut staged {
-            if let (Some((_, hash)), None) = (stage.key, stage.slot) {
-                stage.slot = self.table.guess_far(hash);
-                stage.slot.inspect(|&slot| self.wheel.prefetch(slot));
-            }
-        }
+        self.stage(rx.frames(), &mut packets, &mut staged);
         for ((frame, packet), stage) in rx.drain(staged.len()).zip(&packets).zip(&staged) {
+            stage.soon.inspect(|&place| self.ask_for(place));
             let done = match stage.fault {
                 None => self.process(now, frame, packet, stage, tx),
                 Some(why) => {
@@ -162,7 +122,7 @@ impl<A: App> Engine<A> {
             }),
         };
         let mut slot = key.and_then(|(key, hash)| {
-            let guess = stage.slot.filter(|&slot| self.table.holds(slot, &key));
+            let guess = stage.place.filter(|&place| self.table.holds(place, &key));
             let place = guess.or_else(|| self.table.find_hashed(&key, hash))?;
             Some(self.awake(place, now))
         });

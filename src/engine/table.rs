@@ -96,36 +96,35 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
 
     /// Asks for the line of memory that [`Table::find_hashed`] will read.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
+    pub fn prefetch_hashed(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// The slot that most likely has the connection with this hash, of those that come and go. Its
-    /// memory is asked for, and not looked at.
+    /// Where most likely the connection with this hash is, of those that come and go: its slot. Its
+    /// memory is not looked at.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<u32> {
-        let place = self.index.guess(hash)?;
-        self.prefetch_place(place)
+        self.index.guess(hash)
     }
 
-    /// The same, of those that stay; what it reads was [asked for](Table::prefetch) a while ago.
+    /// The same, of those that stay: its slot, or where it rests. What this reads was
+    /// [asked for](Table::prefetch_hashed) a while ago.
     pub fn guess_far(&self, hash: u64) -> Option<u32> {
-        let place = self.index.guess_far(hash)?;
-        self.prefetch_place(place)
+        self.index.guess_far(hash)
     }
 
-    /// Asks for the memory of the connection at a place; answers its slot, if it has one.
+    /// Asks for the memory of the connection at a place.
     #[inline]
-    fn prefetch_place(&self, place: u32) -> Option<u32> {
-        let Some(tcb) = self.tcbs.get(place as usize) else {
-            prefetch(self.resting.get(place as usize - self.max)?);
-            return None;
-        };
-        // Two cache lines.
-        prefetch(&tcb.key);
-        prefetch(tcb.second_line());
-        prefetch(&self.states[place as usize]);
-        Some(place)
+    pub fn prefetch(&self, place: u32) {
+        match self.tcbs.get(place as usize) {
+            Some(tcb) => {
+                // Two cache lines.
+                prefetch(&tcb.key);
+                prefetch(tcb.second_line());
+                prefetch(&self.states[place as usize]);
+            }
+            None => prefetch(&self.resting[place as usize - self.max]),
+        }
     }
 
     /// Where the connection `key` is, whose hash is `hash`: its slot, or where it rests.
@@ -278,11 +277,13 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         self.tcbs[slot as usize].link != UNQUEUED
     }
 
-    /// True if the slot still holds the connection `key`.
+    /// True if the connection `key` still is at a place.
     #[inline]
-    pub fn holds(&self, slot: u32, key: &FlowKey) -> bool {
-        let tcb = &self.tcbs[slot as usize];
-        tcb.key == *key && tcb.state() != State::Closed
+    pub fn holds(&self, place: u32, key: &FlowKey) -> bool {
+        match self.tcbs.get(place as usize) {
+            Some(tcb) => tcb.key == *key && tcb.state() != State::Closed,
+            None => self.rests_as(place, key),
+        }
     }
 
     /// True if there are as many connections as there may be.

@@ -46,7 +46,7 @@ pub struct Crowd<A: App> {
     pub engine: Engine<A>,
     pub now: Instant,
     pub rng: Rng,
-    pool: Pool,
+    pub pool: Pool,
 }
 
 impl<A: App> Crowd<A> {
