@@ -11,18 +11,16 @@
 mod crowd;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use crowd::{Crowd, OUR_MAC, THEIR_MAC, ack, config, syn};
+use crowd::{Crowd, ack, config, syn};
 use shakedown::app::server::{Server, Service};
 use shakedown::engine::Config;
-use shakedown::frame::Burst;
+use shakedown::frame::{BURST_FRAMES_MAX as BURST, Burst};
 use shakedown::tcp;
 use shakedown::time::Span;
-use shakedown::wire::ethernet::Header;
-use shakedown::wire::segment::{self, Segment};
+use shakedown::wire::segment::Segment;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-const BURST: usize = 64;
 const PORTS: u32 = 50_000;
 
 /// An engine, and what the peer of each of its connections sends next.
@@ -52,21 +50,14 @@ impl Scattered {
 
     /// A byte of each of a burst of random peers.
     fn burst(&mut self) -> Burst {
-        let mut rx = Burst::new();
-        for _ in 0..BURST {
+        let segments: [Segment; BURST] = std::array::from_fn(|_| {
             let peer = self.crowd.rng.below(self.peers.len() as u64) as usize;
             let peer = &mut self.peers[peer];
             let segment = Segment { payload_len: 1, ..*peer };
             peer.seq = peer.seq.wrapping_add(1);
-            let family = segment.family();
-            let ethertype = family.ethertype();
-            let header = Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype };
-            let mut frame = self.crowd.pool.take().expect("as many frames as are under way");
-            frame.reset(segment::header_len(false, family, &segment.options) + 1);
-            segment::emit(frame.bytes_mut(), &header, &segment, 0, 64);
-            rx.push(frame);
-        }
-        rx
+            segment
+        });
+        self.crowd.burst(&segments)
     }
 
     /// Lets so many segments arrive; how long the engine took for them and for what it sent.

@@ -2,7 +2,7 @@
 
 use shakedown::app::App;
 use shakedown::engine::{Config, Engine, Listener, Subnet};
-use shakedown::frame::{Burst, Pool};
+use shakedown::frame::{BURST_FRAMES_MAX, Burst, Pool};
 use shakedown::rng::Rng;
 use shakedown::tcp;
 use shakedown::time::{Instant, Span};
@@ -64,24 +64,30 @@ impl<A: App> Crowd<A> {
     /// Lets segments arrive, a burst of 64 every 64 µs; answers what is sent.
     pub fn turn(&mut self, segments: &[Segment]) -> Vec<Segment> {
         let mut sent = Vec::new();
-        for burst in segments.chunks(64) {
-            let mut rx = Burst::new();
-            for segment in burst {
-                let family = segment.family();
-                let ethertype = family.ethertype();
-                let header = Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype };
-                let mut frame = self.pool.take().expect("as many frames as are under way");
-                let text_at = segment::header_len(false, family, &segment.options);
-                frame.reset(text_at + usize::from(segment.payload_len));
-                let text = frame.bytes_mut()[text_at..].iter_mut();
-                text.zip(REQUEST.iter().cycle()).for_each(|(byte, text)| *byte = *text);
-                segment::emit(frame.bytes_mut(), &header, segment, 0, 64);
-                rx.push(frame);
-            }
+        for burst in segments.chunks(BURST_FRAMES_MAX) {
+            let rx = self.burst(burst);
             self.now += Span::from_micros(64);
             sent.extend(self.poll(rx));
         }
         sent
+    }
+
+    /// The frames of segments, of which there are no more than a burst takes.
+    pub fn burst(&mut self, segments: &[Segment]) -> Burst {
+        let mut rx = Burst::new();
+        for segment in segments {
+            let family = segment.family();
+            let ethertype = family.ethertype();
+            let header = Header { dst: OUR_MAC, src: THEIR_MAC, vlan: None, ethertype };
+            let mut frame = self.pool.take().expect("as many frames as are under way");
+            let text_at = segment::header_len(false, family, &segment.options);
+            frame.reset(text_at + usize::from(segment.payload_len));
+            let text = frame.bytes_mut()[text_at..].iter_mut();
+            text.zip(REQUEST.iter().cycle()).for_each(|(byte, text)| *byte = *text);
+            segment::emit(frame.bytes_mut(), &header, segment, 0, 64);
+            rx.push(frame);
+        }
+        rx
     }
 
     /// Lets a peer open a connection by a SYN; what it sends next, without text. `None` if the SYN
