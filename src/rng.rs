@@ -49,13 +49,15 @@ impl Secret {
         Secret { k0: rng.next(), k1: rng.next() }
     }
 
-    /// SipHash-2-4 of `words` under this secret: the pseudo-random function that RFC 6528 s3 asks
-    /// for.
-    pub fn prf(&self, words: &[u64]) -> u64 {
+    /// SipHash-2-4 of `words` and `last` under this secret: the pseudo-random function that RFC
+    /// 6528 s3 asks for. It takes eight bytes a block, the last of which has four of its own.
+    #[inline]
+    pub fn prf<const WORDS: usize>(&self, words: [u64; WORDS], last: u32) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.k0, self.k1);
-        for &word in words {
+        for word in words {
             hasher.write_u64(word);
         }
+        hasher.write_u32(last);
         hasher.finish()
     }
 
@@ -108,7 +110,7 @@ mod tests {
     fn buckets_differ_between_secrets() {
         let (a, b) = (Secret::from_seed(1), Secret::from_seed(2));
         assert_ne!(a.bucket(1, 2), b.bucket(1, 2));
-        assert_ne!(a.prf(&[1, 2]), b.prf(&[1, 2]));
+        assert_ne!(a.prf([1], 2), b.prf([1], 2));
     }
 
     #[test]

@@ -48,15 +48,15 @@ impl Endpoints {
 
     /// The keyed hash that RFC 6528 s3 asks for, of the whole addresses.
     pub fn prf(&self, secret: &Secret) -> u64 {
-        let ports = u64::from(self.local.port()) << 16 | u64::from(self.remote.port());
+        let ports = u32::from(self.local.port()) << 16 | u32::from(self.remote.port());
         match (self.local.ip(), self.remote.ip()) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
                 let addresses = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
-                secret.prf(&[addresses, ports])
+                secret.prf([addresses], ports)
             }
             (local, remote) => {
                 let ([a, b], [c, d]) = (words(local), words(remote));
-                secret.prf(&[a, b, c, d, ports])
+                secret.prf([a, b, c, d], ports)
             }
         }
     }

@@ -119,7 +119,7 @@ impl Syncookies {
     /// The cookie of so many epochs ago, at the most one, for the MSS at `place`.
     fn cookie(&self, endpoints: &Endpoints, irs: Seq, age: usize, place: u32) -> Seq {
         let base = endpoints.prf(&self.isns);
-        let mac = self.key[age].prf(&[base, u64::from(irs.0)]) as u32;
+        let mac = self.key[age].prf([base], irs.0) as u32;
         let epoch = (self.epoch as u32).wrapping_sub(age as u32) << MAC_BITS;
         Seq((base as u32).wrapping_add(epoch).wrapping_add(mac.wrapping_add(place) & MAC_MASK))
     }
@@ -146,7 +146,7 @@ impl Tcb {
 
 /// The key of an epoch.
 fn draw(keys: &Secret, epoch: u64) -> Secret {
-    Secret::from_seed(keys.prf(&[epoch]))
+    Secret::from_seed(keys.prf([epoch], 0))
 }
 
 /// Our timestamp with what was agreed on in its low bits: up to 63 ms ago, for one that is ahead of
