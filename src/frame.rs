@@ -118,22 +118,21 @@ impl Pool {
         self.free.push(frame);
     }
 
-    /// Takes the `count` warmest free frames.
+    /// Moves the `count` warmest free frames to the end of `to`.
     ///
     /// # Panics
     /// If there are fewer.
-    pub fn take_many(&mut self, count: usize) -> impl ExactSizeIterator<Item = Frame> + '_ {
-        let rest = self.free.len() - count;
-        self.free.drain(rest..)
+    pub fn take_many(&mut self, count: usize, to: &mut Vec<Frame>) {
+        to.extend(self.free.drain(self.free.len() - count..));
     }
 
-    /// [`Pool::put`] for many.
+    /// [`Pool::put`] for all of `frames`.
     ///
     /// # Panics
     /// If one of them is of another memory.
-    pub fn put_many(&mut self, frames: impl ExactSizeIterator<Item = Frame>) {
-        let umem = &self.umem;
-        self.free.extend(frames.inspect(|frame| assert!(umem.owns(frame))));
+    pub fn put_all(&mut self, frames: &mut Vec<Frame>) {
+        assert!(frames.iter().all(|frame| self.umem.owns(frame)));
+        self.free.append(frames);
     }
 
     /// Number of free frames.
@@ -181,13 +180,21 @@ impl Burst {
         self.frames.push(frame);
     }
 
-    /// Adds frames at the end.
+    /// Moves the first `count` frames of `from` to the end.
     ///
     /// # Panics
-    /// If there are more than fit.
-    pub fn extend(&mut self, frames: impl ExactSizeIterator<Item = Frame>) {
-        assert!(frames.len() <= self.room());
-        self.frames.extend(frames);
+    /// If there are fewer, or more than fit.
+    pub fn fill(&mut self, from: &mut Vec<Frame>, count: usize) {
+        assert!(count <= self.room());
+        shift(from, &mut self.frames, count);
+    }
+
+    /// Moves the first `count` frames to the end of `to`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn pour(&mut self, to: &mut Vec<Frame>, count: usize) {
+        shift(&mut self.frames, to, count);
     }
 
     /// Removes and answers the first `count` frames, in order.
@@ -209,6 +216,14 @@ impl Burst {
 
     pub fn frames_mut(&mut self) -> &mut [Frame] {
         &mut self.frames
+    }
+}
+
+/// Moves the first `count` frames from one to the end of the other: as one block, if they are all.
+fn shift(from: &mut Vec<Frame>, to: &mut Vec<Frame>, count: usize) {
+    match count == from.len() {
+        true => to.append(from),
+        false => to.extend(from.drain(..count)),
     }
 }
 

@@ -21,7 +21,6 @@ use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool, Umem};
 use crate::time::Instant;
 use crossbeam::queue::ArrayQueue;
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,7 +49,7 @@ pub struct ThreadLink {
 
 /// Frames on their way in one direction, and the payment for those that have arrived.
 struct Lane {
-    sent: VecDeque<Frame>,
+    sent: Vec<Frame>,
     paid: Vec<Frame>,
     umem: Arc<Umem>,
 }
@@ -65,8 +64,8 @@ struct SharedLane {
 
 /// A burst of frames and, growing as they are taken, the payment for them.
 struct Parcel {
-    frames: Burst,
-    payment: Burst,
+    frames: Vec<Frame>,
+    payment: Vec<Frame>,
 }
 
 /// What an end counted.
@@ -87,7 +86,7 @@ pub fn pair(umem: &Arc<Umem>, ring_frames: u32) -> (Link, Link) {
     // More than can ever be owed to one side, whatever the rings hold.
     let paid_frames = umem.chunks() as usize;
     let lane = || Lane {
-        sent: VecDeque::with_capacity(ring_frames),
+        sent: Vec::with_capacity(ring_frames),
         paid: Vec::with_capacity(paid_frames),
         umem: umem.clone(),
     };
@@ -128,16 +127,16 @@ impl Device for Link {
         let wanted = lane.sent.len().min(rx.room());
         let count = wanted.min(pool.len());
         self.counted.rx_no_frame += (wanted - count) as u64;
-        rx.extend(lane.sent.drain(..count));
-        lane.paid.extend(pool.take_many(count));
+        rx.fill(&mut lane.sent, count);
+        pool.take_many(count, &mut lane.paid);
     }
 
     fn tx(&mut self, _now: Instant, pool: &mut Pool, tx: &mut Burst) {
         let lane = &mut self.lanes.borrow_mut()[self.end];
-        pool.put_many(lane.paid.drain(..));
+        pool.put_all(&mut lane.paid);
         let count = tx.len().min(self.ring_frames - lane.sent.len());
         self.counted.tx_ring_full += (tx.len() - count) as u64;
-        lane.sent.extend(tx.drain(count));
+        tx.pour(&mut lane.sent, count);
     }
 
     fn lent(&self) -> usize {
@@ -164,8 +163,8 @@ impl Device for ThreadLink {
             let wanted = parcel.frames.len().min(rx.room());
             let count = wanted.min(pool.len());
             self.counted.rx_no_frame += (wanted - count) as u64;
-            rx.extend(parcel.frames.drain(count));
-            parcel.payment.extend(pool.take_many(count));
+            rx.fill(&mut parcel.frames, count);
+            pool.take_many(count, &mut parcel.payment);
             if !parcel.frames.is_empty() {
                 self.open = Some(parcel);
                 return;
@@ -176,9 +175,8 @@ impl Device for ThreadLink {
 
     fn tx(&mut self, _now: Instant, pool: &mut Pool, tx: &mut Burst) {
         while let Some(mut parcel) = self.out.paid.pop() {
-            let count = parcel.payment.len();
-            self.lent -= count;
-            pool.put_many(parcel.payment.drain(count));
+            self.lent -= parcel.payment.len();
+            pool.put_all(&mut parcel.payment);
             self.empty.push(parcel);
         }
         if tx.is_empty() {
@@ -189,7 +187,7 @@ impl Device for ThreadLink {
             return;
         };
         let count = tx.len();
-        parcel.frames.extend(tx.drain(count));
+        tx.pour(&mut parcel.frames, count);
         self.lent += count;
         assert!(self.out.sent.push(parcel).is_ok(), "a lane has room for all its parcels");
     }
@@ -205,14 +203,12 @@ impl Device for ThreadLink {
 
 impl Parcel {
     fn new() -> Parcel {
-        Parcel { frames: Burst::new(), payment: Burst::new() }
+        let burst = || Vec::with_capacity(BURST_FRAMES_MAX);
+        Parcel { frames: burst(), payment: burst() }
     }
 
-    fn bury(mut self, umem: &Umem) {
-        for burst in [&mut self.frames, &mut self.payment] {
-            let count = burst.len();
-            umem.bury(burst.drain(count));
-        }
+    fn bury(self, umem: &Umem) {
+        umem.bury(self.frames.into_iter().chain(self.payment));
     }
 }
 
