@@ -87,7 +87,7 @@ impl<A: App> Engine<A> {
     /// Lets the application open connections. A four-tuple comes first: what the application asks
     /// for is then either launched, or refused because a whole round of the walk found none free.
     pub(super) fn launch(&mut self, now: Instant) {
-        let Some(tuples) = self.tuples.as_ref().filter(|_| !self.stopping) else { return };
+        let Some(tuples) = &self.tuples else { return };
         let mut tries = tuples.count().min(u64::from(TUPLE_TRIES)) as u32;
         for _ in 0..LAUNCHES_MAX {
             if self.app.next_launch(now) > now {

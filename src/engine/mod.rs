@@ -229,8 +229,9 @@ impl<A: App> Engine<A> {
         self.expire(now);
         // More than can be sent is under way: more connections, or more of them closing, would only
         // make all of them late, up to where their segments are taken for lost and sent again.
-        self.drain(now, if behind { 1 } else { DRAINS_MAX });
-        if !behind {
+        if self.stopping {
+            self.drain(now, if behind { 1 } else { DRAINS_MAX });
+        } else if !behind {
             self.launch(now);
         }
         self.rest(now);

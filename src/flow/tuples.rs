@@ -47,6 +47,8 @@ pub struct Ranges {
 pub struct Tuples {
     /// One for each family that there are four-tuples in.
     walks: Vec<Walk>,
+    /// Places of a round.
+    count: u64,
     /// Whose round it is.
     turn: usize,
 }
@@ -142,14 +144,15 @@ impl Tuples {
         assert!(ranges.share < ranges.shares);
         let families = [Family::V4, Family::V6];
         let walks = families.into_iter().map(|family| Walk::new(&ranges, family));
-        Tuples { walks: walks.filter(|walk| walk.count() > 0).collect(), turn: 0 }
+        let walks: Vec<Walk> = walks.filter(|walk| walk.count() > 0).collect();
+        let count = walks.iter().map(Walk::count).fold(0, u128::saturating_add);
+        Tuples { walks, count: u64::try_from(count).unwrap_or(u64::MAX), turn: 0 }
     }
 
     /// Places of a round. Each is another four-tuple if the ranges do not overlap each other; with
     /// `rss` some may be empty. Saturates.
     pub fn count(&self) -> u64 {
-        let all = self.walks.iter().map(Walk::count).fold(0, u128::saturating_add);
-        u64::try_from(all).unwrap_or(u64::MAX)
+        self.count
     }
 
     /// The next four-tuple, or `None` if the ranges are empty, or so nearly that 64 places hold
