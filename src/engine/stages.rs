@@ -40,7 +40,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Parses frames, and stages each with the key of its connection.
-    #[inline(always)]
+    #[inline(never)] // So its sums have registers of their own.
     fn parse(&mut self, frames: &[Frame], packets: &mut [Packet], staged: &mut Vec<Staged>) {
         for frame in frames {
             frame.prefetch();

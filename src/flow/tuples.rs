@@ -56,8 +56,10 @@ pub struct Tuples {
 /// The walk in one family: each four-tuple is met once a round.
 #[derive(Clone, Debug)]
 struct Walk {
-    targets: Vec<Target>,
-    locals: Vec<Range>,
+    /// Each with the place of its last address.
+    targets: Vec<(Target, u128)>,
+    /// Likewise.
+    locals: Vec<(Range, u128)>,
     ports: Ports,
     next: Position,
 }
@@ -145,7 +147,7 @@ impl Tuples {
         let families = [Family::V4, Family::V6];
         let walks = families.into_iter().map(|family| Walk::new(&ranges, family));
         let walks: Vec<Walk> = walks.filter(|walk| walk.count() > 0).collect();
-        let count = walks.iter().map(Walk::count).fold(0, u128::saturating_add);
+        let count = sum(walks.iter().map(Walk::count));
         Tuples { walks, count: u64::try_from(count).unwrap_or(u64::MAX), turn: 0 }
     }
 
@@ -180,29 +182,36 @@ impl Walk {
     fn new(ranges: &Ranges, family: Family) -> Walk {
         let Ranges { locals, targets, .. } = ranges;
         let in_use = |range: &Range| range.is_of(family) && range.count() > 0;
+        let last = |range: &Range| range.count() - 1;
         let at_port = |target: &Target| Target { first_port: target.first_port.max(1), ..*target };
         Walk {
             targets: targets
                 .iter()
                 .map(at_port)
                 .filter(|target| in_use(&target.addresses) && target.count() > 0)
+                .map(|target| (target, last(&target.addresses)))
                 .collect(),
-            locals: locals.iter().copied().filter(in_use).collect(),
+            locals: locals
+                .iter()
+                .filter(|local| in_use(local))
+                .map(|local| (*local, last(local)))
+                .collect(),
             ports: Ports::new(ranges, family),
             next: Position::default(),
         }
     }
 
     fn count(&self) -> u128 {
-        let locals = self.locals.iter().map(Range::count).fold(0, u128::saturating_add);
-        let targets = self.targets.iter().map(Target::count).fold(0, u128::saturating_add);
-        locals.saturating_mul(targets).saturating_mul(u128::from(self.ports.places()))
+        let locals = self.locals.iter().map(|(local, _)| local.count());
+        let targets = self.targets.iter().map(|(target, _)| target.count());
+        let pairs = sum(locals).saturating_mul(sum(targets));
+        pairs.saturating_mul(u128::from(self.ports.places()))
     }
 
     /// The four-tuple of this place, if it has one.
     fn endpoints(&self) -> Option<Endpoints> {
         let at = self.next;
-        let (target, local) = (&self.targets[at.target], &self.locals[at.local]);
+        let ((target, _), (local, _)) = (&self.targets[at.target], &self.locals[at.local]);
         let local = local.nth(at.local_address);
         let remote = SocketAddr::new(
             target.addresses.nth(at.target_address),
@@ -215,10 +224,9 @@ impl Walk {
     /// Turns the odometer by one: a wheel that comes round turns the next. True if all targets have
     /// been met.
     fn step(&mut self) -> bool {
-        let (target, local) = (&self.targets[self.next.target], &self.locals[self.next.local]);
+        let (target, last_target_address) = self.targets[self.next.target];
+        let (_, last_local_address) = self.locals[self.next.local];
         let last_target_port = target.last_port - target.first_port;
-        let last_target_address = target.addresses.count() - 1;
-        let last_local_address = local.count() - 1;
         let at = &mut self.next;
         if !turn(&mut at.target_port, last_target_port)
             || !turn(&mut at.target_address, last_target_address)
@@ -266,6 +274,11 @@ impl Ports {
             Ports::Home(home) => home.at(place, remote, local),
         }
     }
+}
+
+/// Adds up; saturates.
+fn sum(counts: impl Iterator<Item = u128>) -> u128 {
+    counts.fold(0, u128::saturating_add)
 }
 
 /// Turns one wheel of an odometer whose highest digit is `last`; true if it came round to zero.
