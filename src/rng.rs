@@ -50,7 +50,7 @@ impl Secret {
     }
 
     /// SipHash-2-4 of `words` and `last` under this secret: the pseudo-random function that RFC
-    /// 6528 s3 asks for. It takes eight bytes a block, the last of which has four of its own.
+    /// 6528 s3 asks for. Each word is a block; `last` stands in the closing one, beside the length.
     #[inline]
     pub fn prf<const WORDS: usize>(&self, words: [u64; WORDS], last: u32) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(self.k0, self.k1);
