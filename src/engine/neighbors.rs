@@ -23,8 +23,8 @@ const ASK_INTERVAL: Span = Span::from_secs(1);
 /// one ended, so a flood from a full table's worth of addresses finds what its own ends left.
 const EVICTION_TRIES: usize = 64;
 
-/// Ways that are remembered.
-const WAYS: usize = 64;
+/// Ways that are remembered: 12 kB, of which few touch much.
+const WAYS: usize = 1024;
 
 /// From nobody to nobody.
 const NO_WAY: Way = Way { hosts: (FlowKey::NONE.local, FlowKey::NONE.remote), number: 0 };
@@ -40,7 +40,7 @@ pub struct Neighbors {
     index: HashTable<u16>,
     /// Ways taken last, each at the [place](place_of) of its hosts: most connections go where
     /// others just went.
-    ways: [Way; WAYS],
+    ways: Box<[Way; WAYS]>,
     /// Entries without an answer, in the order in which they were first asked for.
     asking: Vec<u16>,
 }
@@ -87,7 +87,7 @@ impl Neighbors {
             entries: Vec::with_capacity(NEIGHBORS_MAX),
             hand: 0,
             index: HashTable::with_capacity(NEIGHBORS_MAX),
-            ways: [NO_WAY; WAYS],
+            ways: Box::new([NO_WAY; WAYS]),
             asking: Vec::with_capacity(NEIGHBORS_MAX),
         }
     }
@@ -108,7 +108,7 @@ impl Neighbors {
         match self.entries.get_mut(number as usize) {
             Some(replaced) => {
                 *replaced = neighbor;
-                self.ways = [NO_WAY; WAYS];
+                *self.ways = [NO_WAY; WAYS];
             }
             None => self.entries.push(neighbor),
         }

@@ -91,8 +91,8 @@ impl Host {
 
     /// Its last bits, by which hosts of one subnet differ.
     #[inline]
-    pub const fn last_bits(self) -> u8 {
-        self.0 as u8
+    pub const fn last_bits(self) -> u16 {
+        self.0 as u16
     }
 
     #[inline]
