@@ -12,6 +12,11 @@
 //! large one: so those that stay end up there, and those that come and go never do, unless they are
 //! many. What rests moves there at once.
 //!
+//! In a large one neighbours ([`FlowKey::bucket`](crate::flow::FlowKey::bucket)) stand together: a
+//! client that goes from port to port, and a server that hears from one, then find most lines of
+//! memory, and their translations, where they were just used. In a small one they stand apart, so
+//! that there are gaps between entries, where look-ups and removals end.
+//!
 //! Invariant: between an entry's home and its place there is no empty one.
 
 use crate::sys::cpu::prefetch;
@@ -20,16 +25,16 @@ use crate::sys::pages::{slab, zeroed};
 /// Slots filed by hash, of which the caller has the keys.
 pub struct Index {
     /// Where what comes goes.
-    near: Probed,
-    far: Probed,
+    near: Probed<false>,
+    far: Probed<true>,
     /// Slots that `near` takes.
     near_max: usize,
     /// The place in `near` whose entry moves on next.
     hand: usize,
 }
 
-/// Slots filed in one array.
-struct Probed {
+/// Slots filed in one array, the neighbours of a hash beside each other or not.
+struct Probed<const TOGETHER: bool> {
     /// Each an [`Entry`].
     entries: Vec<u64>,
     filed: usize,
@@ -88,13 +93,11 @@ impl Index {
     /// Room for `max` slots, for what is never few: there is no small array. What would take more
     /// than [`TOUCHED_MAX_BYTES`] costs nothing until it is used.
     pub fn for_many(max: u32) -> Index {
-        let [near, far] = [0, max].map(|max| {
-            let places = places(max);
-            let touched = places * size_of::<u64>() <= TOUCHED_MAX_BYTES;
-            let entries = if touched { slab(0, places) } else { zeroed(places) };
-            Probed { entries, filed: 0 }
-        });
-        Index { near, far, near_max: 0, hand: 0 }
+        let near = Probed { entries: slab(0, places(0)), filed: 0 };
+        let places = places(max);
+        let touched = places * size_of::<u64>() <= TOUCHED_MAX_BYTES;
+        let entries = if touched { slab(0, places) } else { zeroed(places) };
+        Index { near, far: Probed { entries, filed: 0 }, near_max: 0, hand: 0 }
     }
 
     /// The slot with this hash for which `is_it` holds.
@@ -189,7 +192,7 @@ impl Index {
     }
 }
 
-impl Probed {
+impl<const TOGETHER: bool> Probed<TOGETHER> {
     #[inline(always)]
     fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let tag = tag(hash);
@@ -268,7 +271,12 @@ impl Probed {
 
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        ((u64::from(tag) * self.entries.len() as u64) >> 32) as usize
+        let in_proportion =
+            |tag: u32| ((u64::from(tag) * self.entries.len() as u64) >> 32) as usize;
+        match TOGETHER {
+            true => in_proportion(tag << 2) ^ (tag >> 30) as usize,
+            false => in_proportion(tag),
+        }
     }
 
     #[inline]
@@ -283,8 +291,9 @@ impl Probed {
     }
 }
 
+/// Whole cache lines, so that neighbours always have four places together.
 fn places(max: u32) -> usize {
-    (max as usize * PLACES_PER_TWO).div_ceil(2).max(2)
+    (max as usize * PLACES_PER_TWO).div_ceil(2).max(2).next_multiple_of(8)
 }
 
 #[inline]
@@ -295,6 +304,8 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::FlowKey;
+    use crate::rng::Secret;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -305,7 +316,7 @@ mod tests {
         }
     }
 
-    impl Probed {
+    impl<const TOGETHER: bool> Probed<TOGETHER> {
         /// The invariant.
         fn check(&self) {
             for place in 0..self.entries.len() {
@@ -361,6 +372,19 @@ mod tests {
                     prop_assert_eq!(found, hash.map(|_| slot));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn neighbours_have_places_of_their_own_in_one_line() {
+        let far: Probed<true> = Probed { entries: slab(0, places(10_000_000)), filed: 0 };
+        for port in (20_000..20_400).step_by(4) {
+            let of = |port| FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80));
+            let home = |port| far.home(tag(of(port).bucket(&Secret::from_seed(1))));
+            let mut homes = [0, 1, 2, 3].map(|on| home(port + on));
+            homes.sort_unstable();
+            assert_eq!(homes.map(|home| home - homes[0]), [0, 1, 2, 3]);
+            assert_eq!(homes[0] / 8, homes[3] / 8);
         }
     }
 
