@@ -35,7 +35,7 @@ impl Index for Table<(), ()> {
     }
 
     fn insert(&mut self, key: FlowKey) {
-        let slot = Table::insert(self, &key, ());
+        let slot = Table::insert(self, &key, self.hash(&key), ());
         assert!(slot.is_some());
     }
 

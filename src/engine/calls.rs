@@ -1,6 +1,7 @@
 //! What the user of TCP can ask for (RFC 9293 s3.9.1): OPEN, active and passive; CLOSE in LISTEN;
 //! STATUS; and any other call, by way of what the application marks.
 
+use super::expire::Candidate;
 use super::{Engine, Listener, NO_LISTENER};
 use crate::app::{App, Conn, Refusal};
 use crate::flow::{Endpoints, FlowKey};
@@ -19,10 +20,11 @@ impl<A: App> Engine<A> {
         endpoints: &Endpoints,
         state: A::State,
     ) -> Result<(), Refusal> {
-        if self.is_taken(endpoints) {
+        let candidate = self.candidate(*endpoints);
+        if self.is_taken(&candidate) {
             return Err(Refusal::NoTuple);
         }
-        self.open(now, endpoints, state)
+        self.open(now, &candidate, state)
     }
 
     /// [`Engine::connect`] on a four-tuple that is free.
@@ -30,17 +32,23 @@ impl<A: App> Engine<A> {
     pub(super) fn open(
         &mut self,
         now: Instant,
-        endpoints: &Endpoints,
+        candidate: &Candidate,
         state: A::State,
     ) -> Result<(), Refusal> {
-        let Some(key) = self.table.hosts.hold(endpoints) else {
-            return Err(self.why_not(endpoints.remote.ip()));
+        let Candidate { endpoints, keyed } = candidate;
+        let (key, hash) = match *keyed {
+            Some(keyed) => keyed,
+            None => {
+                let key = self.table.hosts.hold(endpoints);
+                let key = key.ok_or_else(|| self.why_not(endpoints.remote.ip()))?;
+                (key, self.table.hash(&key))
+            }
         };
         let neighbor = match self.neighbors.way(&key) {
             Some(neighbor) => neighbor,
             None => self.find_way(now, &key, endpoints)?,
         };
-        let slot = self.table.insert(&key, state).ok_or(Refusal::TableFull)?;
+        let slot = self.table.insert(&key, hash, state).ok_or(Refusal::TableFull)?;
         let tcb = &mut self.table.tcbs[slot as usize];
         (tcb.listener, tcb.neighbor) = (NO_LISTENER, neighbor);
         tcb.open_active(tcp::isn(&self.secret, endpoints, now), now);
@@ -107,8 +115,8 @@ impl<A: App> Engine<A> {
     ) -> bool {
         let slot = self.find(endpoints).map(|place| self.awake(place, now)).or_else(|| {
             // Whom the user speaks to has to have a slot.
-            let place = self.half_open_between(endpoints)?;
-            self.give_slot(now, place)
+            let (place, hash) = self.half_open_between(endpoints)?;
+            self.give_slot(now, place, hash)
         });
         match slot {
             Some(slot) if self.tcb(slot).state() != State::TimeWait => {

@@ -2,10 +2,11 @@
 
 use super::{EXPIRIES_MAX, Engine};
 use crate::app::{App, Launch, Refusal};
-use crate::flow::Endpoints;
 use crate::flow::tuples::{PLACES_MAX, Tuples};
+use crate::flow::{Endpoints, FlowKey};
 use crate::tcp::{Env, Expiry, State};
 use crate::time::Instant;
+use crate::wire::Family;
 
 /// Connections launched a turn: half a burst, so that answers to what came in find room beside
 /// their SYNs.
@@ -18,6 +19,14 @@ const TUPLE_TRIES: u32 = 1024;
 
 /// Four-tuples drawn ahead: as many as it takes for memory to answer.
 pub(super) const DRAWN_AHEAD: usize = 8;
+
+/// A four-tuple that a connection may get.
+pub(super) struct Candidate {
+    pub endpoints: Endpoints,
+    /// Its key with the hash of that, over IPv4, where they are for good: the number of an IPv6
+    /// host may be another's by then.
+    pub keyed: Option<(FlowKey, u64)>,
+}
 
 impl<A: App> Engine<A> {
     /// Lets due timers fire.
@@ -68,7 +77,8 @@ impl<A: App> Engine<A> {
             Expiry::ProbeKeepalive => self.counters.keepalive_probes += 1,
             Expiry::TimeWaitOver => {
                 self.in_time_wait -= 1;
-                return self.discard(slot);
+                self.discard(slot);
+                return;
             }
             Expiry::Ended(end) => return self.end(slot, before, end, now),
         }
@@ -119,7 +129,7 @@ impl<A: App> Engine<A> {
     }
 
     /// The next four-tuple of the walk that is free.
-    fn free_tuple(&mut self, tries: &mut u32) -> Option<Endpoints> {
+    fn free_tuple(&mut self, tries: &mut u32) -> Option<Candidate> {
         while *tries > 0 {
             *tries -= 1;
             let Some(tuple) = self.draw(tries) else { continue };
@@ -140,22 +150,28 @@ impl<A: App> Engine<A> {
 
     /// The next four-tuple of the walk. Others are drawn ahead, so that their places in the indices
     /// are near when their turn comes.
-    fn draw(&mut self, tries: &mut u32) -> Option<Endpoints> {
-        let tuples = self.tuples.as_mut()?;
+    fn draw(&mut self, tries: &mut u32) -> Option<Candidate> {
         while self.drawn.len() < DRAWN_AHEAD {
-            let Some(tuple) = tuples.next() else {
+            let Some(tuple) = self.tuples.as_mut()?.next() else {
                 self.tuples_missed += u64::from(PLACES_MAX);
                 *tries = tries.saturating_sub(PLACES_MAX);
                 break;
             };
-            if let Some(key) = self.table.hosts.key_of(&tuple) {
-                let hash = self.table.hash(&key);
-                self.table.prefetch_hashed(hash);
-                self.waits.prefetch_hashed(hash);
-            }
-            self.drawn.push_back(tuple);
+            let drawn = self.candidate(tuple);
+            self.drawn.push_back(drawn);
         }
         self.drawn.pop_front()
+    }
+
+    /// A four-tuple of which is soon to be asked whether it is taken.
+    #[inline(always)]
+    pub(super) fn candidate(&self, endpoints: Endpoints) -> Candidate {
+        let keyed = self.keyed(&endpoints);
+        if let Some((_, hash)) = keyed {
+            self.table.prefetch_hashed(hash);
+            self.waits.prefetch_hashed(hash);
+        }
+        Candidate { endpoints, keyed: keyed.filter(|(key, _)| key.family() == Family::V4) }
     }
 
     /// While stopping: asks each connection once to close, at most so many now.

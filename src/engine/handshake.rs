@@ -207,7 +207,7 @@ impl<A: App> Engine<A> {
     /// Takes a connection out of the cache into a slot of the table; `None`, and it stays as it is,
     /// if there is no slot, or no place for its next hop.
     #[inline]
-    pub(super) fn give_slot(&mut self, now: Instant, place: u32) -> Option<u32> {
+    pub(super) fn give_slot(&mut self, now: Instant, place: u32, hash: u64) -> Option<u32> {
         if self.table.is_full() {
             self.counters.listen_overflows += 1;
             return None;
@@ -217,11 +217,11 @@ impl<A: App> Engine<A> {
             NO_NEIGHBOR => self.hold_neighbor(now, &key, self.syns.from(place))?,
             known => known,
         };
-        let slot = self.table.insert(&key, A::State::default())?;
+        let slot = self.table.insert(&key, hash, A::State::default())?;
         let tcb = &mut self.table.tcbs[slot as usize];
         tcb.resume(self.syns.get(place), now);
         tcb.neighbor = neighbor;
-        self.syns.remove(place);
+        self.syns.remove(place, hash);
         if self.stopping {
             // It was not yet there to be asked.
             self.tell(slot, now, |app, conn| app.drain(conn));
@@ -317,7 +317,7 @@ impl<A: App> Engine<A> {
     /// A connection goes back to LISTEN (RFC 9293 s3.5, MUST-11).
     fn end_half_open(&mut self, place: u32, end: End, now: Instant) {
         let SynReceived { key, neighbor, .. } = *self.syns.get(place);
-        self.syns.remove(place);
+        self.syns.remove(place, self.table.hash(&key));
         if neighbor != NO_NEIGHBOR {
             self.neighbors.leave(neighbor);
         }
@@ -397,7 +397,7 @@ impl<A: App> Engine<A> {
             self.table.hosts.leave(&key);
             return Some(frame);
         };
-        let slot = self.table.insert(&key, A::State::default())?;
+        let slot = self.table.insert(&key, self.table.hash(&key), A::State::default())?;
         let tcb = &mut self.table.tcbs[slot as usize];
         (tcb.listener, tcb.neighbor) = (self.listeners[syn.dst_port as usize], neighbor);
         let room = self.app.window(&A::State::default());

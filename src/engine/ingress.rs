@@ -6,13 +6,24 @@ use super::neighbors::Link;
 use super::stages::Staged;
 use super::{Engine, NO_LISTENER};
 use crate::app::{App, Conn};
-use crate::flow::Endpoints;
+use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{Burst, Frame, Pool};
 use crate::stats::Counters;
 use crate::tcp::{Arrival, Env, State, Tcb};
 use crate::time::Instant;
 use crate::wire::segment::{Body, Packet, Segment};
 use crate::wire::{Family, Malformed};
+
+/// Whose a segment is, and the place where that is kept.
+enum Owner {
+    /// In the table.
+    Connection(u32),
+    /// In the SYN cache.
+    HalfOpen(u32),
+    /// In TIME-WAIT, out of the table.
+    TimeWait(u32),
+    Nobody,
+}
 
 impl<A: App> Engine<A> {
     /// Takes every frame out of `rx`. What is owed for them is sent only after all are processed
@@ -121,29 +132,39 @@ impl<A: App> Engine<A> {
                 (key, hash)
             }),
         };
-        let mut slot = key.and_then(|(key, hash)| {
-            let guess = stage.place.filter(|&place| self.table.holds(place, &key));
-            let place = guess.or_else(|| self.table.find_hashed(&key, hash))?;
-            Some(self.awake(place, now))
-        });
-        if slot.is_none()
-            && let Some(place) = key.and_then(|(key, hash)| self.syns.find(&key, hash))
-        {
-            if !completes(segment, self.syns.get(place)) {
-                return self.half_open(now, frame, segment, from, place, tx);
+        let (owner, hash) = match key {
+            Some((key, hash)) => (self.owner(&key, hash, stage), hash),
+            None => (Owner::Nobody, 0),
+        };
+        let slot = match owner {
+            Owner::Connection(place) => self.awake(place, now),
+            Owner::HalfOpen(place) if completes(segment, self.syns.get(place)) => {
+                let Some(slot) = self.give_slot(now, place, hash) else { return Some(frame) };
+                slot
             }
-            slot = self.give_slot(now, place);
-            if slot.is_none() {
-                return Some(frame);
-            }
+            Owner::HalfOpen(place) => return self.half_open(now, frame, segment, from, place, tx),
+            Owner::TimeWait(place) => return self.waits_for(now, frame, segment, from, place, tx),
+            Owner::Nobody => return self.unconnected(now, frame, segment, from, None, tx),
+        };
+        self.connected(now, frame, segment, from, slot, tx)
+    }
+
+    /// Whose a segment is that has this key and hash. What the stages guessed is seen to first.
+    #[inline(always)]
+    fn owner(&self, key: &FlowKey, hash: u64, stage: &Staged) -> Owner {
+        if let Some(place) = stage.place.filter(|&place| self.table.holds(place, key)) {
+            return Owner::Connection(place);
         }
-        if let Some(slot) = slot {
-            return self.connected(now, frame, segment, from, slot, tx);
+        if let Some(place) = stage.half_open.filter(|&place| self.syns.get(place).key == *key) {
+            return Owner::HalfOpen(place);
         }
-        match key.and_then(|(key, hash)| self.waits.find(&key, hash)) {
-            Some(place) => self.waits_for(now, frame, segment, from, place, tx),
-            None => self.unconnected(now, frame, segment, from, None, tx),
+        if let Some(place) = self.table.find_hashed(key, hash) {
+            return Owner::Connection(place);
         }
+        let half_open = self.syns.find(key, hash).map(Owner::HalfOpen);
+        half_open
+            .or_else(|| self.waits.find(key, hash).map(Owner::TimeWait))
+            .unwrap_or(Owner::Nobody)
     }
 
     /// A segment to the connection in a slot of the table.

@@ -58,16 +58,18 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Takes a block out of the table; the slot is free as soon as its last words are sent.
+    /// Takes a block out of the table; the slot is free as soon as its last words are sent. Answers
+    /// the hash of its key.
     #[inline]
-    pub(super) fn discard(&mut self, slot: u32) {
+    pub(super) fn discard(&mut self, slot: u32) -> u64 {
         // The wheel looks at the slot all the same: by then it is mostly another's, whose time has
         // not come, and who has not had to file it.
-        self.table.unfile(slot);
+        let hash = self.table.unfile(slot);
         if self.tcb(slot).owes() {
             self.ready.push(&mut self.table.tcbs, slot);
         }
         self.release(slot);
+        hash
     }
 
     /// A connection in TIME-WAIT has said its last word: it waits elsewhere from here on.
@@ -78,9 +80,9 @@ impl<A: App> Engine<A> {
         tcb.abort();
         self.neighbors.hold(wait.neighbor);
         self.table.hosts.hold_again(&wait.key);
-        self.discard(slot);
+        let hash = self.discard(slot);
         self.in_time_wait -= 1;
-        if let Some(given_up) = self.waits.push(wait) {
+        if let Some(given_up) = self.waits.push(wait, hash) {
             self.counters.time_wait_overflows += 1;
             self.forget(&given_up);
         }

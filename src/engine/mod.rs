@@ -33,8 +33,8 @@ mod throttle;
 mod waits;
 
 use crate::app::{App, Conn, Owes};
-use crate::flow::Endpoints;
 use crate::flow::tuples::Tuples;
+use crate::flow::{Endpoints, FlowKey};
 use crate::frame::{BURST_FRAMES_MAX, Burst, Frame, Pool};
 use crate::rng::{Rng, Secret};
 use crate::stats::Counters;
@@ -44,6 +44,7 @@ use crate::timer::Wheel;
 use crate::wire::Family;
 use crate::wire::segment::Packet;
 pub use config::{Config, Listener};
+use expire::Candidate;
 use neighbors::Neighbors;
 use queue::Queue;
 use routes::Routes;
@@ -114,7 +115,7 @@ pub struct Engine<A: App> {
     neighbors: Neighbors,
     tuples: Option<Tuples>,
     /// The four-tuples of the next launches, should they be free.
-    drawn: VecDeque<Endpoints>,
+    drawn: VecDeque<Candidate>,
     /// Four-tuples in a row that were not free.
     tuples_missed: u64,
     /// Listener by port.
@@ -439,30 +440,38 @@ impl<A: App> Engine<A> {
         self.counters.sack_reneging = reneged;
     }
 
-    /// The place in the table of the connection between `endpoints`.
-    fn find(&self, endpoints: &Endpoints) -> Option<u32> {
-        self.table.find(&self.table.hosts.key_of(endpoints)?)
+    /// The key of a four-tuple, with the hash of that.
+    #[inline(always)]
+    fn keyed(&self, endpoints: &Endpoints) -> Option<(FlowKey, u64)> {
+        let key = self.table.hosts.key_of(endpoints)?;
+        Some((key, self.table.hash(&key)))
     }
 
-    /// There is a connection between `endpoints`, or one in TIME-WAIT.
-    fn is_taken(&self, endpoints: &Endpoints) -> bool {
-        let Some(key) = self.table.hosts.key_of(endpoints) else { return false };
-        let hash = self.table.hash(&key);
+    /// The place in the table of the connection between `endpoints`.
+    fn find(&self, endpoints: &Endpoints) -> Option<u32> {
+        let (key, hash) = self.keyed(endpoints)?;
+        self.table.find_hashed(&key, hash)
+    }
+
+    /// There is a connection of this four-tuple, or one in TIME-WAIT.
+    fn is_taken(&self, candidate: &Candidate) -> bool {
+        let keyed = candidate.keyed.or_else(|| self.keyed(&candidate.endpoints));
+        let Some((key, hash)) = keyed else { return false };
         self.table.find_hashed(&key, hash).is_some()
             || self.syns.find(&key, hash).is_some()
             || self.waits.find(&key, hash).is_some()
     }
 
-    /// The place in the SYN cache.
-    fn half_open_between(&self, endpoints: &Endpoints) -> Option<u32> {
-        let key = self.table.hosts.key_of(endpoints)?;
-        self.syns.find(&key, self.table.hash(&key))
+    /// The place in the SYN cache, and the hash by which it is found.
+    fn half_open_between(&self, endpoints: &Endpoints) -> Option<(u32, u64)> {
+        let (key, hash) = self.keyed(endpoints)?;
+        Some((self.syns.find(&key, hash)?, hash))
     }
 
     /// The place among those that have retired.
     fn waiting(&self, endpoints: &Endpoints) -> Option<u32> {
-        let key = self.table.hosts.key_of(endpoints)?;
-        self.waits.find(&key, self.table.hash(&key))
+        let (key, hash) = self.keyed(endpoints)?;
+        self.waits.find(&key, hash)
     }
 
     fn is_ours(&self, address: IpAddr) -> bool {

@@ -15,12 +15,14 @@ use crate::wire::segment::{self, Body, Packet};
 const ASKED: usize = 5;
 
 /// A frame between the stages: what is wrong with it, if anything is; the key of its connection
-/// with the hash of that; and where that connection most likely is, and one whose turn comes soon.
+/// with the hash of that; where that connection most likely is, in the table or in the SYN cache;
+/// and where one is whose turn comes soon.
 #[derive(Clone, Copy)]
 pub struct Staged {
     pub fault: Option<Malformed>,
     pub key: Option<(FlowKey, u64)>,
     pub place: Option<u32>,
+    pub half_open: Option<u32>,
     pub soon: Option<u32>,
 }
 
@@ -49,7 +51,7 @@ impl<A: App> Engine<A> {
         staged.extend(frames.iter().zip(&mut *packets).map(|(frame, packet)| {
             bytes += frame.bytes().len() as u64;
             let fault = segment::parse_into(frame.bytes(), self.config.verify, packet).err();
-            Staged { fault, key: None, place: None, soon: None }
+            Staged { fault, key: None, place: None, half_open: None, soon: None }
         }));
         self.counters.rx_bytes += bytes;
         // Apart from the parsing: in so short a loop the processor overlaps the cache misses.
@@ -68,19 +70,22 @@ impl<A: App> Engine<A> {
         for stage in &mut *staged {
             let Some((_, hash)) = stage.key else { continue };
             stage.place = self.table.guess(hash);
-            match stage.place {
-                Some(place) => self.table.prefetch(place),
-                None => {
-                    self.table.prefetch_hashed(hash);
-                    self.syns.prefetch_hashed(hash);
-                    self.waits.prefetch_hashed(hash);
-                }
+            if let Some(place) = stage.place {
+                self.table.prefetch(place);
+                continue;
+            }
+            // Before the large index, which is far away.
+            stage.half_open = self.syns.guess(hash);
+            if stage.half_open.is_none() {
+                self.table.prefetch_hashed(hash);
+                self.syns.prefetch_hashed(hash);
+                self.waits.prefetch_hashed(hash);
             }
         }
         // Now the lines of the large index have come, or are on their way.
         let mut far = false;
         for stage in staged {
-            if let (Some((_, hash)), None) = (stage.key, stage.place) {
+            if let (Some((_, hash)), None, None) = (stage.key, stage.place, stage.half_open) {
                 stage.place = self.table.guess_far(hash);
                 far |= stage.place.is_some();
             }

@@ -85,6 +85,12 @@ impl SynCache {
         }
     }
 
+    /// The place that most likely has this hash, unless there are so many that it is far away.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        self.index.guess(hash)
+    }
+
     /// The place of `key`, whose hash is `hash`.
     #[inline]
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
@@ -129,14 +135,13 @@ impl SynCache {
         self.entries[place as usize].from
     }
 
-    /// Takes out what is filed at a place.
+    /// Takes out what is filed at a place, by the hash of its key.
     ///
     /// # Panics
     /// If nothing is.
     #[inline(always)]
-    pub fn remove(&mut self, place: u32) {
+    pub fn remove(&mut self, place: u32, hash: u64) {
         let entry = &mut self.entries[place as usize];
-        let hash = entry.syn.key.bucket(&self.secret);
         entry.syn.key = FlowKey::NONE;
         let queued = entry.link != UNQUEUED;
         assert!(self.index.remove(hash, place), "place {place} is filed");

@@ -143,19 +143,20 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
 
     /// Where the connection `key` is: its slot, or where it rests.
     pub fn find(&self, key: &FlowKey) -> Option<u32> {
-        self.find_hashed(key, key.bucket(&self.secret))
+        self.find_hashed(key, self.hash(key))
     }
 
-    /// Files a connection, whose key `hosts` has given out for it; `None`, and the key given back,
-    /// when there are as many as there may be. The caller has seen that its key is not filed.
+    /// Files a connection, whose key `hosts` has given out for it, by the key's hash; `None`, and
+    /// the key given back, when there are as many as there may be. The caller has seen that its key
+    /// is not filed.
     #[inline(always)]
-    pub fn insert(&mut self, key: &FlowKey, state: S) -> Option<u32> {
+    pub fn insert(&mut self, key: &FlowKey, hash: u64, state: S) -> Option<u32> {
         if self.is_full() {
             self.hosts.leave(key);
             return None;
         }
         let slot = self.take_slot(key, state);
-        self.index.insert(key.bucket(&self.secret), slot);
+        self.index.insert(hash, slot);
         Some(slot)
     }
 
@@ -184,14 +185,16 @@ impl<S: Copy + Default, I: Copy> Table<S, I> {
         self.states.push(S::default());
     }
 
-    /// Takes a slot out of the index: its key is free for another connection from here on.
+    /// Takes a slot out of the index: its key is free for another connection from here on. Answers
+    /// the hash of that.
     ///
     /// # Panics
     /// If the slot is not filed.
     #[inline]
-    pub fn unfile(&mut self, slot: u32) {
-        let hash = self.tcbs[slot as usize].key.bucket(&self.secret);
+    pub fn unfile(&mut self, slot: u32) -> u64 {
+        let hash = self.hash(&self.tcbs[slot as usize].key);
         assert!(self.index.remove(hash, slot), "slot {slot} is not filed");
+        hash
     }
 
     /// Gives an unfiled slot back, unless it is queued: then it leaves once the queue has come to
@@ -394,7 +397,7 @@ mod tests {
 
     /// Files a connection that is opened.
     fn insert(table: &mut Table<u8, u8>, port: u16, state: u8) -> Option<u32> {
-        let slot = table.insert(&key(port), state)?;
+        let slot = table.insert(&key(port), table.hash(&key(port)), state)?;
         table.tcbs[slot as usize].open_active(Seq(7), Instant::ZERO);
         Some(slot)
     }

@@ -67,10 +67,10 @@ impl Waits {
         Waits { secret, index, places, queue, free, max, head: 0, tail: 0, used: 0 }
     }
 
-    /// Files one that ends after all that are here, or little before; answers the one that gave way
-    /// to it.
+    /// Files one that ends after all that are here, or little before, by the hash of its key;
+    /// answers the one that gave way to it.
     #[inline]
-    pub fn push(&mut self, wait: TimeWait) -> Option<TimeWait> {
+    pub fn push(&mut self, wait: TimeWait, hash: u64) -> Option<TimeWait> {
         let given_up = if self.used == self.max { self.pop() } else { None };
         if self.tail.is_multiple_of(CHUNK) {
             self.begin_chunk();
@@ -78,7 +78,7 @@ impl Waits {
         let place = self.tail;
         self.places[place] = wait;
         (self.tail, self.used) = (place + 1, self.used + 1);
-        self.index.insert(wait.key.bucket(&self.secret), place as u32);
+        self.index.insert(hash, place as u32);
         given_up
     }
 
@@ -138,7 +138,7 @@ impl Waits {
                 // Others that were filed later end before it.
                 self.pop();
                 oldest.set_renewed(false);
-                self.push(oldest);
+                self.push(oldest, oldest.key.bucket(&self.secret));
             } else {
                 return;
             }
@@ -263,6 +263,10 @@ mod tests {
         in_time_wait(key(port), until).freeze(&Config::default())
     }
 
+    fn push(waits: &mut Waits, port: u16, until: Instant) -> Option<TimeWait> {
+        waits.push(wait(port, until), key(port).bucket(&waits.secret))
+    }
+
     proptest! {
         /// The model is a queue of (port, when it began): pushed in order, taken from anywhere.
         #[test]
@@ -281,7 +285,7 @@ mod tests {
                 prop_assert_eq!(found.is_some(), known.is_some());
                 match (act, known) {
                     (0 | 1, None) => {
-                        let given_up = waits.push(wait(port, now + length));
+                        let given_up = waits.push(wait(port, now + length), hash(port));
                         if let Some(given_up) = given_up {
                             let oldest = model.pop_front().map(|(port, _)| key(port));
                             prop_assert_eq!(Some(given_up.key), oldest);
@@ -321,9 +325,9 @@ mod tests {
     fn the_oldest_gives_way_when_every_place_is_used() {
         let mut waits = Waits::new(2, Secret::from_seed(1));
         let at = |seconds| Instant::ZERO + Span::from_secs(seconds);
-        assert_eq!(waits.push(wait(1, at(1))), None);
-        assert_eq!(waits.push(wait(2, at(2))), None);
-        assert_eq!(waits.push(wait(3, at(3))).map(|it| it.key), Some(key(1)));
+        assert_eq!(push(&mut waits, 1, at(1)), None);
+        assert_eq!(push(&mut waits, 2, at(2)), None);
+        assert_eq!(push(&mut waits, 3, at(3)).map(|it| it.key), Some(key(1)));
         // Ends are kept in ticks, rounded up.
         let tick = Span::from_micros(66);
         assert_eq!(over(&mut waits, at(1) + tick), []);
@@ -345,7 +349,7 @@ mod tests {
         let secret = Secret::from_seed(1);
         let mut waits = Waits::new(3, secret);
         let at = |seconds| Instant::ZERO + Span::from_secs(seconds);
-        (1..=3).for_each(|port| assert_eq!(waits.push(wait(port, at(u64::from(port)))), None));
+        (1..=3).for_each(|port| assert_eq!(push(&mut waits, port, at(u64::from(port))), None));
         for seconds in 4..100 {
             let place = waits.find(&key(1), key(1).bucket(&secret)).expect("it waits");
             waits.set(place, wait(1, at(seconds)));
@@ -358,7 +362,7 @@ mod tests {
     #[test]
     fn one_call_looks_at_no_more_places_than_it_may() {
         let mut waits = Waits::new(100, Secret::from_seed(1));
-        (1..=100).for_each(|port| assert_eq!(waits.push(wait(port, Instant::ZERO)), None));
+        (1..=100).for_each(|port| assert_eq!(push(&mut waits, port, Instant::ZERO), None));
         let calls = (0..10).map(|_| over(&mut waits, Instant::ZERO + Span::from_secs(1)).len());
         assert!(calls.eq([10; 10]));
     }
