@@ -1,40 +1,34 @@
-//! Where a hash is filed: slots by linear probing, in arrays that never grow.
-//!
-//! An entry is eight bytes, the hash's upper half and the slot, so that a look-up reads one cache
-//! line here and one of the slab. A hash's home is its place in proportion: entries stand in order
-//! of hash but for what a full neighbourhood pushed on. Removing moves what was pushed on back, so
-//! there are no tombstones, nothing is ever rehashed, and the millionth insertion costs what the
-//! first did.
+//! Where a hash is filed: slots in arrays that never grow.
 //!
 //! What comes goes into a small array first, which stays in the processor's caches: a large one is
 //! read at random, and each connection that comes and goes would wait for memory again and again.
 //! Where the small one is full, what comes takes the place of another, which moves on into the
-//! large one: so those that stay end up there, and those that come and go never do, unless they are
-//! many. What rests moves there at once.
+//! large one ([`Lines`]): so those that stay end up there, and those that come and go never do,
+//! unless they are many. What rests moves there at once.
 //!
-//! In a large one neighbours ([`FlowKey::bucket`](crate::flow::FlowKey::bucket)) stand together: a
-//! client that goes from port to port, and a server that hears from one, then find most lines of
-//! memory, and their translations, where they were just used. In a small one they stand apart, so
-//! that there are gaps between entries, where look-ups and removals end.
+//! The small one is filed in by linear probing. An entry is eight bytes, the hash's upper half and
+//! the slot. A hash's home is its place in proportion: entries stand in order of hash but for what
+//! a full neighbourhood pushed on. Removing moves what was pushed on back, so there are no
+//! tombstones, nothing is ever rehashed, and the millionth insertion costs what the first did.
 //!
 //! Invariant: between an entry's home and its place there is no empty one.
 
-use crate::sys::cpu::prefetch;
-use crate::sys::pages::{slab, zeroed};
+use super::lines::{self, Lines};
+use crate::sys::pages::slab;
 
 /// Slots filed by hash, of which the caller has the keys.
 pub struct Index {
     /// Where what comes goes.
-    near: Probed<false>,
-    far: Probed<true>,
+    near: Probed,
+    far: Lines,
     /// Slots that `near` takes.
     near_max: usize,
     /// The place in `near` whose entry moves on next.
     hand: usize,
 }
 
-/// Slots filed in one array, the neighbours of a hash beside each other or not.
-struct Probed<const TOGETHER: bool> {
+/// Slots filed in one array.
+struct Probed {
     /// Each an [`Entry`].
     entries: Vec<u64>,
     filed: usize,
@@ -62,20 +56,16 @@ impl Entry {
     }
 }
 
-/// Of three places two are taken when all slots are: a look-up of what is there then reads two
-/// entries on average, of what is not there five (Knuth, TAOCP 6.4), both mostly in one line.
-const PLACES_PER_TWO: usize = 3;
-
 /// Slots that the small array takes at the most.
 const NEAR_MAX: u32 = 1365;
 
-/// Places in it for each of those: 32 KiB in all. It is as full as it gets where many stay, and is
-/// looked through first.
+/// Places in it for each of those, 32 KiB in all: a look-up reads one entry and a half on average
+/// (Knuth, TAOCP 6.4).
 const NEAR_PLACES: usize = 3;
 
 /// Of an index [for many](Index::for_many). What is touched at the start makes nobody wait later;
 /// but where ten million connections are to be held, few are ever in TIME-WAIT.
-const TOUCHED_MAX_BYTES: usize = 16 << 20;
+const TOUCHED_MAX_BYTES: usize = 64 << 20;
 
 impl Index {
     /// Room for `max` slots.
@@ -86,28 +76,29 @@ impl Index {
     fn split(max: u32, near_max: u32) -> Index {
         let near_max = max.min(near_max);
         let near = Probed { entries: slab(0, near_max as usize * NEAR_PLACES + 2), filed: 0 };
-        let far = Probed { entries: slab(0, places(max - near_max)), filed: 0 };
+        let far = Lines::new((max - near_max) as usize);
         Index { near, far, near_max: near_max as usize, hand: 0 }
     }
 
     /// Room for `max` slots, for what is never few: there is no small array. What would take more
     /// than [`TOUCHED_MAX_BYTES`] costs nothing until it is used.
     pub fn for_many(max: u32) -> Index {
-        let near = Probed { entries: slab(0, places(0)), filed: 0 };
-        let places = places(max);
-        let touched = places * size_of::<u64>() <= TOUCHED_MAX_BYTES;
-        let entries = if touched { slab(0, places) } else { zeroed(places) };
-        Index { near, far: Probed { entries, filed: 0 }, near_max: 0, hand: 0 }
+        let near = Probed { entries: slab(0, 2), filed: 0 };
+        let far = match lines::bytes(max as usize) <= TOUCHED_MAX_BYTES {
+            true => Lines::new(max as usize),
+            false => Lines::untouched(max as usize),
+        };
+        Index { near, far, near_max: 0, hand: 0 }
     }
 
     /// The slot with this hash for which `is_it` holds.
     #[inline(always)]
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let near = self.near.find(hash, &is_it);
-        if near.is_some() || self.far.filed == 0 {
+        if near.is_some() || self.far.is_empty() {
             return near;
         }
-        self.far.find(hash, &is_it)
+        self.far.find(tag(hash), &is_it)
     }
 
     /// The slot that most likely has this hash, of those that come and go.
@@ -119,7 +110,7 @@ impl Index {
     /// The slot that most likely has this hash, of those that stay.
     #[inline]
     pub fn guess_far(&self, hash: u64) -> Option<u32> {
-        if self.far.filed == 0 { None } else { self.far.find(hash, |_| true) }
+        if self.far.is_empty() { None } else { self.far.find(tag(hash), |_| true) }
     }
 
     /// Files a slot that is not filed.
@@ -139,12 +130,13 @@ impl Index {
     #[inline(never)] // Out of the way of what comes while few are filed.
     fn insert_among_many(&mut self, entry: Entry) {
         if self.near_max == 0 {
-            return self.far.insert(entry);
+            return self.far.insert(entry.tag, entry.slot);
         }
         while self.near.entry(self.hand).slot == NO_SLOT {
             self.hand = self.near.after(self.hand);
         }
-        self.far.insert(self.near.entry(self.hand));
+        let Entry { tag, slot } = self.near.entry(self.hand);
+        self.far.insert(tag, slot);
         self.near.clear(self.hand);
         self.hand = self.near.after(self.hand);
         self.near.insert(entry);
@@ -161,29 +153,32 @@ impl Index {
     pub fn settle(&mut self, hash: u64, slot: u32, other: u32) -> bool {
         let filed = self.remove(hash, slot);
         if filed {
-            let entry = Entry { tag: tag(hash), slot: other };
-            if self.far.has_room() { self.far.insert(entry) } else { self.near.insert(entry) }
+            let tag = tag(hash);
+            match self.far.has_room() {
+                true => self.far.insert(tag, other),
+                false => self.near.insert(Entry { tag, slot: other }),
+            }
         }
         filed
     }
 
     #[inline(never)] // Out of the way of what comes and goes.
     fn remove_far(&mut self, hash: u64, slot: u32) -> bool {
-        self.far.remove(hash, slot)
+        self.far.remove(tag(hash), slot)
     }
 
     /// Asks for the cache line where a hash is looked for first, should it be of one that stays.
     /// The others are near.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        if self.far.filed > 0 {
-            self.far.prefetch(hash);
+        if !self.far.is_empty() {
+            self.far.prefetch(tag(hash));
         }
     }
 
     /// Number of filed slots.
     pub fn len(&self) -> usize {
-        self.near.filed + self.far.filed
+        self.near.filed + self.far.len()
     }
 
     /// Bytes of memory.
@@ -192,7 +187,7 @@ impl Index {
     }
 }
 
-impl<const TOGETHER: bool> Probed<TOGETHER> {
+impl Probed {
     #[inline(always)]
     fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let tag = tag(hash);
@@ -233,11 +228,6 @@ impl<const TOGETHER: bool> Probed<TOGETHER> {
         true
     }
 
-    /// True while one more leaves it as sparse as look-ups want it.
-    fn has_room(&self) -> bool {
-        places(self.filed as u32 + 1) <= self.entries.len()
-    }
-
     /// Empties a place that is taken.
     #[inline]
     fn clear(&mut self, mut hole: usize) {
@@ -255,11 +245,6 @@ impl<const TOGETHER: bool> Probed<TOGETHER> {
         self.filed -= 1;
     }
 
-    #[inline]
-    fn prefetch(&self, hash: u64) {
-        prefetch(&self.entries[self.home(tag(hash))]);
-    }
-
     fn bytes(&self) -> usize {
         size_of_val(&self.entries[..])
     }
@@ -271,12 +256,7 @@ impl<const TOGETHER: bool> Probed<TOGETHER> {
 
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        let in_proportion =
-            |tag: u32| ((u64::from(tag) * self.entries.len() as u64) >> 32) as usize;
-        match TOGETHER {
-            true => in_proportion(tag << 2) ^ (tag >> 30) as usize,
-            false => in_proportion(tag),
-        }
+        ((u64::from(tag) * self.entries.len() as u64) >> 32) as usize
     }
 
     #[inline]
@@ -291,11 +271,6 @@ impl<const TOGETHER: bool> Probed<TOGETHER> {
     }
 }
 
-/// Whole cache lines, so that neighbours always have four places together.
-fn places(max: u32) -> usize {
-    (max as usize * PLACES_PER_TWO).div_ceil(2).max(2).next_multiple_of(8)
-}
-
 #[inline]
 fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
@@ -304,19 +279,16 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::FlowKey;
-    use crate::rng::Secret;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     impl Index {
         fn check(&self) {
             self.near.check();
-            self.far.check();
         }
     }
 
-    impl<const TOGETHER: bool> Probed<TOGETHER> {
+    impl Probed {
         /// The invariant.
         fn check(&self) {
             for place in 0..self.entries.len() {
@@ -372,19 +344,6 @@ mod tests {
                     prop_assert_eq!(found, hash.map(|_| slot));
                 }
             }
-        }
-    }
-
-    #[test]
-    fn neighbours_have_places_of_their_own_in_one_line() {
-        let far: Probed<true> = Probed { entries: slab(0, places(10_000_000)), filed: 0 };
-        for port in (20_000..20_400).step_by(4) {
-            let of = |port| FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80));
-            let home = |port| far.home(tag(of(port).bucket(&Secret::from_seed(1))));
-            let mut homes = [0, 1, 2, 3].map(|on| home(port + on));
-            homes.sort_unstable();
-            assert_eq!(homes.map(|home| home - homes[0]), [0, 1, 2, 3]);
-            assert_eq!(homes[0] / 8, homes[3] / 8);
         }
     }
 

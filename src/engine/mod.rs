@@ -23,6 +23,7 @@ mod idle;
 mod index;
 mod ingress;
 mod leave;
+mod lines;
 mod neighbors;
 mod queue;
 mod routes;

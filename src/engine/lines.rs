@@ -1,0 +1,284 @@
+//! Where the hashes of many slots are filed: a table of cache lines.
+//!
+//! A line has twelve places, each with a mark, which is eight bits of the hash, and a slot. What is
+//! looked for and is not there, as each new connection is, costs the reading of one line in most
+//! cases, and so does what is there: marks that differ rule all others out without a look at whose
+//! they are.
+//!
+//! What finds its line full goes on to the next one that is not, and each line that it passes
+//! counts it: a look-up goes on where others did, and ends where none did. Who leaves takes itself
+//! out of those counts. So there are no tombstones, nothing moves and nothing is ever rehashed.
+//! (This is how F14 of Meta's folly resolves overflow.)
+//!
+//! The neighbours of [`FlowKey::bucket`](crate::flow::FlowKey::bucket) have the same line: a client
+//! that goes from port to port, and a server that hears from one, then find most lines, and the
+//! translations of their addresses, where they were just used.
+
+use crate::sys::cpu::prefetch;
+use crate::sys::pages::{slab, zeroed};
+
+/// Slots filed in cache lines.
+pub struct Lines {
+    lines: Vec<Line>,
+    filed: usize,
+}
+
+/// Marks of eight places; those of four, and how many passed by; slots of twelve, two a word.
+type Line = [u64; 8];
+
+const PLACES: usize = 12;
+
+/// Of twelve places eight are taken when as many slots are filed as there may be: then one line in
+/// five has been passed by.
+const TAKEN_MAX: usize = 8;
+
+/// One in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// One who passed by, in the second word.
+const PASSED: u64 = 1 << 32;
+
+impl Lines {
+    /// Room for `max` slots, touched now.
+    pub fn new(max: usize) -> Lines {
+        Lines { lines: slab([0; 8], lines(max)), filed: 0 }
+    }
+
+    /// Room for `max` slots, in memory that costs nothing until it is used.
+    pub fn untouched(max: usize) -> Lines {
+        Lines { lines: zeroed(lines(max)), filed: 0 }
+    }
+
+    /// The slot with this tag for which `is_it` holds; it is asked about others, rarely.
+    #[inline(always)]
+    pub fn find(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut at = self.home(tag);
+        loop {
+            let line = &self.lines[at];
+            if let Some(place) = place_of(line, mark(tag), |place| is_it(slot(line, place))) {
+                return Some(slot(line, place));
+            }
+            if line[1] < PASSED {
+                return None;
+            }
+            at = self.after(at);
+        }
+    }
+
+    /// Files a slot that is not filed.
+    ///
+    /// # Panics
+    /// If every place is taken: the caller files fewer.
+    #[inline]
+    pub fn insert(&mut self, tag: u32, slot: u32) {
+        assert!(self.filed < self.lines.len() * PLACES);
+        self.filed += 1;
+        let mut at = self.home(tag);
+        loop {
+            let line = &mut self.lines[at];
+            if let Some(place) = place_of(line, NO_MARK, |_| true) {
+                put(line, place, mark(tag), slot);
+                return;
+            }
+            line[1] += PASSED;
+            at = self.after(at);
+        }
+    }
+
+    /// Takes a slot out; false if it is not filed under this tag.
+    #[inline(always)]
+    pub fn remove(&mut self, tag: u32, filed: u32) -> bool {
+        let home = self.home(tag);
+        let mut at = home;
+        loop {
+            let line = &mut self.lines[at];
+            if let Some(place) = place_of(line, mark(tag), |place| slot(line, place) == filed) {
+                put(line, place, NO_MARK, 0);
+                break;
+            }
+            if line[1] < PASSED {
+                return false;
+            }
+            at = self.after(at);
+        }
+        self.filed -= 1;
+        let mut passed = home;
+        while passed != at {
+            self.lines[passed][1] -= PASSED;
+            passed = self.after(passed);
+        }
+        true
+    }
+
+    /// Asks for the cache line where a tag is looked for first.
+    #[inline]
+    pub fn prefetch(&self, tag: u32) {
+        prefetch(&self.lines[self.home(tag)]);
+    }
+
+    /// Number of filed slots.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.filed
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.filed == 0
+    }
+
+    /// True while one more leaves it as sparse as look-ups want it.
+    pub fn has_room(&self) -> bool {
+        lines(self.filed + 1) <= self.lines.len()
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.lines[..])
+    }
+
+    /// The line where a tag belongs. Neighbours differ in the first two bits.
+    #[inline]
+    fn home(&self, tag: u32) -> usize {
+        ((u64::from(tag << 2) * self.lines.len() as u64) >> 32) as usize
+    }
+
+    #[inline]
+    fn after(&self, line: usize) -> usize {
+        if line + 1 == self.lines.len() { 0 } else { line + 1 }
+    }
+}
+
+/// Bytes that room for `max` slots takes.
+pub fn bytes(max: usize) -> usize {
+    lines(max) * size_of::<Line>()
+}
+
+fn lines(max: usize) -> usize {
+    max.div_ceil(TAKEN_MAX).max(1)
+}
+
+/// Of a place without a slot.
+const NO_MARK: u8 = 0;
+
+/// What the line of a tag shows of it: the last bits of its hash, and what makes neighbours differ.
+#[inline]
+fn mark(tag: u32) -> u8 {
+    (tag ^ tag >> 30).to_le_bytes()[0].max(1)
+}
+
+/// The first place of a line with this mark for which `is_it` holds.
+#[inline(always)]
+fn place_of(line: &Line, mark: u8, is_it: impl Fn(usize) -> bool) -> Option<usize> {
+    let alike = u64::from(mark) * ONES;
+    for (word, bytes) in [(0, ONES << 7), (1, (PASSED - 1) & ONES << 7)] {
+        // The highest bit of each byte that is zero (Hacker's Delight 6-1).
+        let differ = line[word] ^ alike;
+        let mut found = !(((differ & ONES * 0x7f) + ONES * 0x7f) | differ) & bytes;
+        while found != 0 {
+            let place = word * 8 + found.trailing_zeros() as usize / 8;
+            if is_it(place) {
+                return Some(place);
+            }
+            found &= found - 1;
+        }
+    }
+    None
+}
+
+#[inline]
+fn slot(line: &Line, place: usize) -> u32 {
+    (line[2 + place / 2] >> (place % 2 * 32)) as u32
+}
+
+#[inline]
+fn put(line: &mut Line, place: usize, mark: u8, slot: u32) {
+    set(&mut line[place / 8], place % 8 * 8, 0xff, mark.into());
+    set(&mut line[2 + place / 2], place % 2 * 32, 0xffff_ffff, slot.into());
+}
+
+#[inline]
+fn set(word: &mut u64, shift: usize, mask: u64, bits: u64) {
+    *word = *word & !(mask << shift) | bits << shift;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::FlowKey;
+    use crate::rng::Secret;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    proptest! {
+        /// Tags of few lines and marks, so that lines overflow, marks meet, and the last line is
+        /// followed by the first.
+        #[test]
+        fn it_finds_what_a_map_finds_and_forgets_all(
+            steps in prop::collection::vec((0u8..5, 0u32..36, 0u32..4, 0u32..6), 1..400),
+        ) {
+            let mut lines = Lines::new(24);
+            let mut filed: BTreeMap<u32, u32> = BTreeMap::new();
+            for (act, slot, line, mark) in steps {
+                let tag = line << 28 | mark;
+                match filed.get(&slot).copied() {
+                    None if act < 3 => {
+                        lines.insert(tag, slot);
+                        filed.insert(slot, tag);
+                    }
+                    None => prop_assert!(!lines.remove(tag, slot)),
+                    Some(tag) if act > 2 => {
+                        prop_assert!(lines.remove(tag, slot));
+                        filed.remove(&slot);
+                    }
+                    Some(_) => {}
+                }
+                prop_assert_eq!(lines.len(), filed.len());
+                prop_assert_eq!(lines.has_room(), filed.len() < 24);
+                for slot in 0..36 {
+                    let tag = filed.get(&slot).copied();
+                    let found = lines.find(tag.unwrap_or(1 << 28), |found| found == slot);
+                    prop_assert_eq!(found, tag.map(|_| slot));
+                }
+            }
+            for (slot, tag) in filed {
+                prop_assert!(lines.remove(tag, slot));
+            }
+            for line in lines.lines {
+                prop_assert_eq!(&line[..2], &[0, 0]);
+            }
+        }
+    }
+
+    /// The tag of a connection from a port.
+    fn tag(port: u16) -> u32 {
+        let key = FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80));
+        (key.bucket(&Secret::from_seed(1)) >> 32) as u32
+    }
+
+    #[test]
+    fn neighbours_share_a_line_and_no_mark() {
+        let lines = Lines::untouched(10_000_000);
+        let mut marks = BTreeMap::new();
+        for port in (20_000..36_000).step_by(4) {
+            let four = [0, 1, 2, 3].map(|on| tag(port + on));
+            let homes = four.map(|tag| lines.home(tag));
+            assert_eq!(homes, [homes[0]; 4]);
+            let of_four: BTreeSet<u8> = four.map(mark).into();
+            assert!(of_four.len() >= 3, "0 and 1 are one");
+            four.iter().for_each(|&tag| *marks.entry(mark(tag)).or_insert(0) += 1);
+        }
+        assert!(marks.values().all(|&count| (20..200).contains(&count)), "{marks:?}");
+    }
+
+    #[test]
+    fn few_lines_are_passed_by_even_by_neighbours_when_all_is_filed() {
+        let mut lines = Lines::new(36_000);
+        (20_000..56_000).for_each(|port| lines.insert(tag(port), port.into()));
+        assert!(!lines.has_room());
+        let passed = lines.lines.iter().filter(|line| line[1] >= PASSED).count();
+        assert!(passed * 4 < lines.lines.len(), "{passed} of {}", lines.lines.len());
+        let found = (20_000..56_000).all(|port| lines.find(tag(port), |_| true).is_some());
+        assert!(found);
+    }
+}
