@@ -23,8 +23,10 @@ pub struct Lines {
     filed: usize,
 }
 
-/// Marks of eight places; those of four, and how many passed by; slots of twelve, two a word.
-type Line = [u64; 8];
+/// Marks of eight places; those of four, and how many passed by; slots of twelve.
+type Line = ([u64; 2], [u32; PLACES]);
+
+const _: () = assert!(size_of::<Line>() == 64);
 
 const PLACES: usize = 12;
 
@@ -41,7 +43,7 @@ const PASSED: u64 = 1 << 32;
 impl Lines {
     /// Room for `max` slots, touched now.
     pub fn new(max: usize) -> Lines {
-        Lines { lines: slab([0; 8], lines(max)), filed: 0 }
+        Lines { lines: slab(Line::default(), lines(max)), filed: 0 }
     }
 
     /// Room for `max` slots, in memory that costs nothing until it is used.
@@ -55,10 +57,10 @@ impl Lines {
         let mut at = self.home(tag);
         loop {
             let line = &self.lines[at];
-            if let Some(place) = place_of(line, mark(tag), |place| is_it(slot(line, place))) {
-                return Some(slot(line, place));
+            if let Some(place) = place_of(line, mark(tag), &is_it) {
+                return Some(line.1[place]);
             }
-            if line[1] < PASSED {
+            if line.0[1] < PASSED {
                 return None;
             }
             at = self.after(at);
@@ -80,7 +82,7 @@ impl Lines {
                 put(line, place, mark(tag), slot);
                 return;
             }
-            line[1] += PASSED;
+            line.0[1] += PASSED;
             at = self.after(at);
         }
     }
@@ -92,11 +94,11 @@ impl Lines {
         let mut at = home;
         loop {
             let line = &mut self.lines[at];
-            if let Some(place) = place_of(line, mark(tag), |place| slot(line, place) == filed) {
+            if let Some(place) = place_of(line, mark(tag), |slot| slot == filed) {
                 put(line, place, NO_MARK, 0);
                 break;
             }
-            if line[1] < PASSED {
+            if line.0[1] < PASSED {
                 return false;
             }
             at = self.after(at);
@@ -104,7 +106,7 @@ impl Lines {
         self.filed -= 1;
         let mut passed = home;
         while passed != at {
-            self.lines[passed][1] -= PASSED;
+            self.lines[passed].0[1] -= PASSED;
             passed = self.after(passed);
         }
         true
@@ -162,22 +164,24 @@ fn lines(max: usize) -> usize {
 const NO_MARK: u8 = 0;
 
 /// What the line of a tag shows of it: the last bits of its hash, and what makes neighbours differ.
+/// No mark differs from [`NO_MARK`] in the last bit alone.
 #[inline]
 fn mark(tag: u32) -> u8 {
-    (tag ^ tag >> 30).to_le_bytes()[0].max(1)
+    (tag ^ tag >> 30).to_le_bytes()[0].max(2)
 }
 
-/// The first place of a line with this mark for which `is_it` holds.
+/// The first place of a line with this mark and a slot for which `is_it` holds.
 #[inline(always)]
-fn place_of(line: &Line, mark: u8, is_it: impl Fn(usize) -> bool) -> Option<usize> {
+fn place_of(line: &Line, mark: u8, is_it: impl Fn(u32) -> bool) -> Option<usize> {
     let alike = u64::from(mark) * ONES;
     for (word, bytes) in [(0, ONES << 7), (1, (PASSED - 1) & ONES << 7)] {
-        // The highest bit of each byte that is zero (Hacker's Delight 6-1).
-        let differ = line[word] ^ alike;
-        let mut found = !(((differ & ONES * 0x7f) + ONES * 0x7f) | differ) & bytes;
+        // The highest bit of the first byte that is zero, and perhaps of others after it that are
+        // one (Hacker's Delight 6-1): these have another mark, and so are of others.
+        let differ = line.0[word] ^ alike;
+        let mut found = differ.wrapping_sub(ONES) & !differ & bytes;
         while found != 0 {
             let place = word * 8 + found.trailing_zeros() as usize / 8;
-            if is_it(place) {
+            if is_it(line.1[place]) {
                 return Some(place);
             }
             found &= found - 1;
@@ -187,19 +191,10 @@ fn place_of(line: &Line, mark: u8, is_it: impl Fn(usize) -> bool) -> Option<usiz
 }
 
 #[inline]
-fn slot(line: &Line, place: usize) -> u32 {
-    (line[2 + place / 2] >> (place % 2 * 32)) as u32
-}
-
-#[inline]
 fn put(line: &mut Line, place: usize, mark: u8, slot: u32) {
-    set(&mut line[place / 8], place % 8 * 8, 0xff, mark.into());
-    set(&mut line[2 + place / 2], place % 2 * 32, 0xffff_ffff, slot.into());
-}
-
-#[inline]
-fn set(word: &mut u64, shift: usize, mask: u64, bits: u64) {
-    *word = *word & !(mask << shift) | bits << shift;
+    let (word, shift) = (&mut line.0[place / 8], place % 8 * 8);
+    *word = *word & !(0xff << shift) | u64::from(mark) << shift;
+    line.1[place] = slot;
 }
 
 #[cfg(test)]
@@ -245,7 +240,7 @@ mod tests {
                 prop_assert!(lines.remove(tag, slot));
             }
             for line in lines.lines {
-                prop_assert_eq!(&line[..2], &[0, 0]);
+                prop_assert_eq!(line.0, [0, 0]);
             }
         }
     }
@@ -265,10 +260,10 @@ mod tests {
             let homes = four.map(|tag| lines.home(tag));
             assert_eq!(homes, [homes[0]; 4]);
             let of_four: BTreeSet<u8> = four.map(mark).into();
-            assert!(of_four.len() >= 3, "0 and 1 are one");
+            assert!(of_four.len() >= 2, "0, 1 and 2 are one");
             four.iter().for_each(|&tag| *marks.entry(mark(tag)).or_insert(0) += 1);
         }
-        assert!(marks.values().all(|&count| (20..200).contains(&count)), "{marks:?}");
+        assert!(marks.values().all(|&count| (20..300).contains(&count)), "{marks:?}");
     }
 
     #[test]
@@ -276,7 +271,7 @@ mod tests {
         let mut lines = Lines::new(36_000);
         (20_000..56_000).for_each(|port| lines.insert(tag(port), port.into()));
         assert!(!lines.has_room());
-        let passed = lines.lines.iter().filter(|line| line[1] >= PASSED).count();
+        let passed = lines.lines.iter().filter(|line| line.0[1] >= PASSED).count();
         assert!(passed * 4 < lines.lines.len(), "{passed} of {}", lines.lines.len());
         let found = (20_000..56_000).all(|port| lines.find(tag(port), |_| true).is_some());
         assert!(found);
