@@ -126,16 +126,12 @@ impl FlowKey {
         }
     }
 
-    /// Keyed hash for the connection table. Four connections that differ in the last two bits of
-    /// the greater port alone are neighbours: their hashes differ in the first two bits alone. So
-    /// an index can keep together what a client opens from one port after the other.
+    /// Keyed hash for the connection table.
     #[inline]
     pub fn bucket(&self, secret: &Secret) -> u64 {
         let addresses = u64::from(self.local.0) << 32 | u64::from(self.remote.0);
-        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
-        let greater_first = ports.max(ports.rotate_left(16));
-        let last_bits = greater_first & 3 << 16;
-        secret.bucket(addresses, u64::from(greater_first ^ last_bits)) ^ u64::from(last_bits) << 46
+        let ports = u64::from(self.local_port) << 16 | u64::from(self.remote_port);
+        secret.bucket(addresses, ports)
     }
 
     /// Of both its addresses.
@@ -152,26 +148,4 @@ pub(super) fn words(address: IpAddr) -> [u64; 2] {
         IpAddr::V6(address) => address.to_bits(),
     };
     [(bits >> 64) as u64, bits as u64]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn neighbours_differ_in_the_first_two_bits_of_the_hash_and_others_in_more() {
-        let secret = Secret::from_seed(1);
-        let to_server = |port| FlowKey::v4(([10, 0, 0, 1], port), ([10, 0, 0, 2], 80));
-        let to_client = |port| FlowKey::v4(([10, 0, 0, 2], 80), ([10, 0, 0, 1], port));
-        for of in [to_server as fn(u16) -> FlowKey, to_client] {
-            let hash = |port| of(port).bucket(&secret);
-            let groups: BTreeSet<u64> = (1024..9216).map(|port| hash(port) << 2).collect();
-            assert_eq!(groups.len(), 8192 / 4);
-            for port in (1024..9216).step_by(4) {
-                let first: BTreeSet<u64> = (port..port + 4).map(|port| hash(port) >> 62).collect();
-                assert_eq!(first.len(), 4);
-            }
-        }
-    }
 }
