@@ -214,6 +214,11 @@ impl Owes {
         Owes { bytes, ..Owes::NOTHING }
     }
 
+    /// True if nothing was marked.
+    pub const fn is_nothing(&self) -> bool {
+        self.bytes == 0 && !(self.urgent | self.curtail | self.close | self.abort)
+    }
+
     /// Both.
     #[must_use]
     pub const fn and(self, more: Owes) -> Owes {

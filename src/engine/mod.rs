@@ -346,7 +346,7 @@ impl<A: App> Engine<A> {
     /// Takes down what the application marked.
     #[inline(always)]
     fn mark(&mut self, slot: u32, owes: Owes, now: Instant) {
-        if owes == Owes::NOTHING {
+        if owes.is_nothing() {
             return;
         }
         let Owes { bytes, urgent, curtail, close, abort } = owes;

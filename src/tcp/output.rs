@@ -107,7 +107,10 @@ impl Tcb {
         // While half the window is open, or half of what a SYN can say, the peer needs no news of
         // the rest.
         let enough = config.window.min(SYN_WINDOW_MAX) / 2;
-        if self.receives() && open < enough && self.edge(config, room) > open {
+        if self.receives()
+            && open < enough
+            && self.edge(config, room, self.rcv_shift(config)) > open
+        {
             self.owed |= owed::ACK;
         }
     }
@@ -241,9 +244,8 @@ impl Tcb {
     #[inline(always)]
     pub(super) fn advertise(&mut self, config: &Config, room: u32) -> u16 {
         let open = self.rcv_adv.since(self.rcv_nxt);
-        let edge = self.edge(config, room);
         let shift = self.rcv_shift(config);
-        let mut units = edge >> shift;
+        let mut units = self.edge(config, room, shift) >> shift;
         // SHLD-14: rounding must not pull the edge back; what it gives away is less than one unit.
         // It adds up, though, and where the application has no room for it, less than a unit is
         // taken back, which a peer has to expect of a scaled window (RFC 7323 s2.4).
@@ -255,13 +257,12 @@ impl Tcb {
         units as u16
     }
 
-    /// Where the right edge goes, from RCV.NXT. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a
+    /// Where the right edge goes, from RCV.NXT, in windows of this shift. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a
     /// full segment or half the buffer at least, and stays where it is for as long as there is no
     /// room (MAY-8).
     #[inline(always)]
-    fn edge(&self, config: &Config, room: u32) -> u32 {
+    fn edge(&self, config: &Config, room: u32, shift: u8) -> u32 {
         let open = self.rcv_adv.since(self.rcv_nxt);
-        let shift = self.rcv_shift(config);
         let want = config.window.min(room).min(SYN_WINDOW_MAX << shift);
         let step = (config.window / 2).min(u32::from(config.mss.of(self.key.family())));
         if want >= open.saturating_add(step) { want } else { open }
