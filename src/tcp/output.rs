@@ -257,9 +257,9 @@ impl Tcb {
         units as u16
     }
 
-    /// Where the right edge goes, from RCV.NXT, in windows of this shift. RFC 9293 s3.8.6.2.2, MUST-39: it moves only by a
-    /// full segment or half the buffer at least, and stays where it is for as long as there is no
-    /// room (MAY-8).
+    /// Where the right edge goes, from RCV.NXT, in windows of this shift. RFC 9293 s3.8.6.2.2,
+    /// MUST-39: it moves only by a full segment or half the buffer at least, and stays where it is
+    /// for as long as there is no room (MAY-8).
     #[inline(always)]
     fn edge(&self, config: &Config, room: u32, shift: u8) -> u32 {
         let open = self.rcv_adv.since(self.rcv_nxt);
