@@ -6,9 +6,9 @@
 //! they are.
 //!
 //! What finds its line full goes on to the next one that is not, and each line that it passes
-//! counts it: a look-up goes on where others did, and ends where none did. Who leaves takes itself
-//! out of those counts. So there are no tombstones, nothing moves and nothing is ever rehashed.
-//! (This is how F14 of Meta's folly resolves overflow.)
+//! counts it: a look-up goes on where others did, and ends where none did, or after all lines. Who
+//! leaves takes itself out of those counts. So there are no tombstones, nothing moves and nothing
+//! is ever rehashed. (This is how F14 of Meta's folly resolves overflow.)
 
 use crate::sys::cpu::prefetch;
 use crate::sys::pages::{slab, zeroed};
@@ -50,7 +50,8 @@ impl Lines {
     /// The slot with this tag for which `is_it` holds; it is asked about others, rarely.
     #[inline(always)]
     pub fn find(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut at = self.home(tag);
+        let home = self.home(tag);
+        let mut at = home;
         loop {
             let line = &self.lines[at];
             if let Some(place) = place_of(line, mark(tag), &is_it) {
@@ -60,6 +61,9 @@ impl Lines {
                 return None;
             }
             at = self.after(at);
+            if at == home {
+                return None;
+            }
         }
     }
 
@@ -98,6 +102,9 @@ impl Lines {
                 return false;
             }
             at = self.after(at);
+            if at == home {
+                return false;
+            }
         }
         self.filed -= 1;
         let mut passed = home;
@@ -209,7 +216,7 @@ mod tests {
             let mut lines = Lines::new(24);
             let mut filed: BTreeMap<u32, u32> = BTreeMap::new();
             for (act, slot, line, mark) in steps {
-                let tag = line << 28 | mark;
+                let tag = line << 30 | mark;
                 match filed.get(&slot).copied() {
                     None if act < 3 => {
                         lines.insert(tag, slot);
@@ -236,6 +243,20 @@ mod tests {
             for line in lines.lines {
                 prop_assert_eq!(line.0, [0, 0]);
             }
+        }
+    }
+
+    #[test]
+    fn a_look_up_ends_where_every_line_was_passed_by() {
+        let mut lines = Lines::new(16);
+        let (first, second) = (5, 1 << 31 | 5);
+        (0..13).for_each(|slot| lines.insert(first, slot));
+        assert!(lines.remove(first, 0));
+        (13..25).for_each(|slot| lines.insert(second, slot));
+        assert!(lines.lines.iter().all(|line| line.0[1] >= PASSED));
+        for tag in [first, second] {
+            assert_eq!(lines.find(tag, |slot| slot == 0), None);
+            assert!(!lines.remove(tag, 0));
         }
     }
 
