@@ -13,7 +13,7 @@
 //!
 //! Invariant: between an entry's home and its place there is no empty one.
 
-use super::lines::{self, Lines};
+use super::lines::{Lines, tag};
 use crate::sys::pages::slab;
 
 /// Slots filed by hash, of which the caller has the keys.
@@ -63,10 +63,6 @@ const NEAR_MAX: u32 = 1365;
 /// (Knuth, TAOCP 6.4).
 const NEAR_PLACES: usize = 3;
 
-/// Of an index [for many](Index::for_many). What is touched at the start makes nobody wait later;
-/// but where ten million connections are to be held, few are ever in TIME-WAIT.
-const TOUCHED_MAX_BYTES: usize = 64 << 20;
-
 impl Index {
     /// Room for `max` slots.
     pub fn new(max: u32) -> Index {
@@ -78,17 +74,6 @@ impl Index {
         let near = Probed { entries: slab(0, near_max as usize * NEAR_PLACES + 2), filed: 0 };
         let far = Lines::new((max - near_max) as usize);
         Index { near, far, near_max: near_max as usize, hand: 0 }
-    }
-
-    /// Room for `max` slots, for what is never few: there is no small array. What would take more
-    /// than [`TOUCHED_MAX_BYTES`] costs nothing until it is used.
-    pub fn for_many(max: u32) -> Index {
-        let near = Probed { entries: slab(0, 2), filed: 0 };
-        let far = match lines::bytes(max as usize) <= TOUCHED_MAX_BYTES {
-            true => Lines::new(max as usize),
-            false => Lines::untouched(max as usize),
-        };
-        Index { near, far, near_max: 0, hand: 0 }
     }
 
     /// The slot with this hash for which `is_it` holds.
@@ -129,9 +114,6 @@ impl Index {
 
     #[inline(never)] // Out of the way of what comes while few are filed.
     fn insert_among_many(&mut self, entry: Entry) {
-        if self.near_max == 0 {
-            return self.far.insert(entry.tag, entry.slot);
-        }
         while self.near.entry(self.hand).slot == NO_SLOT {
             self.hand = self.near.after(self.hand);
         }
@@ -271,11 +253,6 @@ impl Probed {
     }
 }
 
-#[inline]
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,7 +286,7 @@ mod tests {
         /// Hashes of a few places, so that runs meet, wrap and close over holes.
         #[test]
         fn it_finds_what_a_map_finds_whatever_comes_and_goes(
-            near_max in 0u32..30,
+            near_max in 1u32..30,
             steps in prop::collection::vec((0u8..5, 0u32..24, 0u64..9), 1..300),
         ) {
             let mut index = Index::split(24, near_max);

@@ -30,6 +30,10 @@ const PLACES: usize = 12;
 /// fourteen has been passed by.
 const TAKEN_MAX: usize = 8;
 
+/// Of lines [for few](Lines::for_few). What is touched at the start makes nobody wait later; but
+/// where ten million connections are to be held, few are ever in TIME-WAIT.
+const TOUCHED_MAX_BYTES: usize = 64 << 20;
+
 /// One in each byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
 
@@ -42,9 +46,13 @@ impl Lines {
         Lines { lines: slab(Line::default(), lines(max)), filed: 0 }
     }
 
-    /// Room for `max` slots, in memory that costs nothing until it is used.
-    pub fn untouched(max: usize) -> Lines {
-        Lines { lines: zeroed(lines(max)), filed: 0 }
+    /// Room for `max` slots of which there may never be many: what would take more than
+    /// [`TOUCHED_MAX_BYTES`] costs nothing until it is used.
+    pub fn for_few(max: usize) -> Lines {
+        match lines(max) * size_of::<Line>() <= TOUCHED_MAX_BYTES {
+            true => Lines::new(max),
+            false => Lines { lines: zeroed(lines(max)), filed: 0 },
+        }
     }
 
     /// The slot with this tag for which `is_it` holds; it is asked about others, rarely.
@@ -154,9 +162,10 @@ impl Lines {
     }
 }
 
-/// Bytes that room for `max` slots takes.
-pub fn bytes(max: usize) -> usize {
-    lines(max) * size_of::<Line>()
+/// What of a hash the lines are told.
+#[inline]
+pub fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 fn lines(max: usize) -> usize {
@@ -264,7 +273,7 @@ mod tests {
     fn few_lines_are_passed_by_when_all_is_filed() {
         let tag =
             |slot: u32| slot.wrapping_mul(0x9e37_79b9).rotate_left(15).wrapping_mul(0x85eb_ca6b);
-        let mut lines = Lines::untouched(40_000);
+        let mut lines = Lines::new(40_000);
         (0..40_000).for_each(|slot| lines.insert(tag(slot), slot));
         assert!(!lines.has_room());
         let passed = lines.lines.iter().filter(|line| line.0[1] >= PASSED).count();

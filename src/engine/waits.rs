@@ -13,7 +13,7 @@
 //! to wait for the kernel, 4 ms for 2 MB of it in a virtual machine) only when there are more in
 //! TIME-WAIT than there ever were.
 
-use super::index::Index;
+use super::lines::{Lines, tag};
 use crate::flow::FlowKey;
 use crate::rng::Secret;
 use crate::sys::pages::reserved;
@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 /// The connections of an engine that are in TIME-WAIT and owe nothing.
 pub struct Waits {
     secret: Secret,
-    index: Index,
+    index: Lines,
     /// In chunks. Grows as it is used, within memory that was reserved at the start.
     places: Vec<TimeWait>,
     /// The chunks of the queue, oldest first.
@@ -57,7 +57,7 @@ impl Waits {
     /// If `max` is zero.
     pub fn new(max: u32, secret: Secret) -> Waits {
         assert!(max > 0);
-        let (index, chunks) = (Index::for_many(max), places_for(max) / CHUNK);
+        let (index, chunks) = (Lines::for_few(max as usize), places_for(max) / CHUNK);
         let mut places = reserved(chunks * CHUNK);
         let ready = chunks.min(READY_CHUNKS);
         places.resize(ready * CHUNK, TimeWait::default());
@@ -78,31 +78,31 @@ impl Waits {
         let place = self.tail;
         self.places[place] = wait;
         (self.tail, self.used) = (place + 1, self.used + 1);
-        self.index.insert(hash, place as u32);
+        self.index.insert(tag(hash), place as u32);
         given_up
     }
 
     /// Asks for the cache line where a hash is looked for first, if anything is there.
     #[inline]
     pub fn prefetch_hashed(&self, hash: u64) {
-        if self.index.len() > 0 {
-            self.index.prefetch(hash);
+        if !self.index.is_empty() {
+            self.index.prefetch(tag(hash));
         }
     }
 
     /// Asks for the cache line where a key is filed.
     #[inline]
     pub fn prefetch(&self, key: &FlowKey) {
-        self.index.prefetch(key.bucket(&self.secret));
+        self.index.prefetch(tag(key.bucket(&self.secret)));
     }
 
     /// The place of `key`, whose hash is `hash`.
     #[inline]
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
-        if self.index.len() == 0 {
+        if self.index.is_empty() {
             return None;
         }
-        self.index.find(hash, |place| self.places[place as usize].key == *key)
+        self.index.find(tag(hash), |place| self.places[place as usize].key == *key)
     }
 
     /// What waits at a place that [`Waits::find`] answered.
@@ -121,7 +121,7 @@ impl Waits {
     /// Takes out what waits at a place that [`Waits::find`] answered.
     pub fn take(&mut self, place: u32) -> TimeWait {
         let wait = std::mem::take(&mut self.places[place as usize]);
-        assert!(self.index.remove(wait.key.bucket(&self.secret), place), "it is filed");
+        assert!(self.index.remove(tag(wait.key.bucket(&self.secret)), place), "it is filed");
         wait
     }
 
