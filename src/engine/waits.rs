@@ -225,7 +225,7 @@ impl Waits {
     fn pop(&mut self) -> Option<TimeWait> {
         let place = self.head;
         // Which line of the index this one's successors need is known long before their end.
-        if let Some(soon) = self.places.get(place + SOON) {
+        if let Some(soon) = self.soon() {
             self.prefetch(&soon.key);
         }
         (self.head, self.used) = (place + 1, self.used - 1);
@@ -233,6 +233,17 @@ impl Waits {
             self.end_chunk();
         }
         (!is_empty(&self.places[place])).then(|| self.take(place as u32))
+    }
+
+    /// Who stands [`SOON`] behind the head, in its chunk or the next.
+    #[inline]
+    fn soon(&self) -> Option<&TimeWait> {
+        let (first, later) = (self.head / CHUNK * CHUNK, self.head % CHUNK + SOON);
+        let place = match later < CHUNK {
+            true => first + later,
+            false => *self.queue.get(later / CHUNK)? as usize * CHUNK + later % CHUNK,
+        };
+        self.places.get(place)
     }
 }
 
