@@ -51,16 +51,14 @@ impl<A: App> Engine<A> {
         staged.extend(frames.iter().zip(&mut *packets).map(|(frame, packet)| {
             bytes += frame.bytes().len() as u64;
             let fault = segment::parse_into(frame.bytes(), self.config.verify, packet).err();
-            Staged { fault, key: None, place: None, half_open: None, soon: None }
+            let key = match (fault, &packet.body) {
+                (None, Body::Tcp(segment)) => self.table.hosts.key_of_received(segment),
+                (None | Some(_), _) => None,
+            };
+            let key = key.map(|key| (key, self.table.hash(&key)));
+            Staged { fault, key, place: None, half_open: None, soon: None }
         }));
         self.counters.rx_bytes += bytes;
-        // Apart from the parsing: in so short a loop the processor overlaps the cache misses.
-        for (stage, packet) in staged.iter_mut().zip(packets) {
-            if let (None, Body::Tcp(segment)) = (stage.fault, &packet.body) {
-                let key = self.table.hosts.key_of_received(segment);
-                stage.key = key.map(|key| (key, self.table.hash(&key)));
-            }
-        }
     }
 
     /// Finds whose memory each frame will need, without waiting for that memory. Whether some of it

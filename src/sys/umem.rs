@@ -122,7 +122,7 @@ impl Umem {
     /// True if the frame's chunk is one of this mapping.
     pub fn owns(&self, frame: &Frame) -> bool {
         let (base, bytes) = self.region();
-        (base..base + bytes).contains(&(frame.chunk.as_ptr() as u64))
+        (frame.chunk.as_ptr() as u64).wrapping_sub(base) < bytes
     }
 
     /// Ends the life of frames that nobody will use again; with the last of them the mapping goes.
