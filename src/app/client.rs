@@ -399,6 +399,7 @@ impl App for Client {
         State { held, stage: Stage::Running, ..State::default() }
     }
 
+    #[inline(always)]
     fn launch(&mut self, now: Instant) -> Option<Launch<State>> {
         if self.left() == 0 {
             return None;

@@ -45,15 +45,19 @@ impl Hosts {
     /// want of a number for an address.
     #[inline(always)]
     pub fn key_of_received(&self, segment: &Segment) -> Option<FlowKey> {
+        let (IpAddr::V4(local), IpAddr::V4(remote)) = (&segment.dst, &segment.src) else {
+            return self.key_of(&Endpoints::of_received(segment));
+        };
         Some(FlowKey {
-            local: self.find(segment.dst)?,
-            remote: self.find(segment.src)?,
+            local: Host::v4(*local)?,
+            remote: Host::v4(*remote)?,
             local_port: segment.dst_port,
             remote_port: segment.src_port,
         })
     }
 
     /// The key of a connection; `None` if there can't be one, for want of a number for an address.
+    #[inline(never)] // Out of the way of IPv4.
     pub fn key_of(&self, endpoints: &Endpoints) -> Option<FlowKey> {
         Some(FlowKey {
             local: self.find(endpoints.local.ip())?,
