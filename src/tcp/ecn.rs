@@ -15,20 +15,17 @@ const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
 impl Tcb {
-    /// Takes what the peer's SYN says (SHLD-8; RFC 3168 s6.1.1): with ECE and CWR it offers ECN, a
-    /// SYN-ACK with ECE alone agrees. In simultaneous open nobody agrees.
-    pub(super) fn learn_ecn(&mut self, segment: &Segment, config: &Config) {
+    /// True if ECN is agreed on by the peer's SYN (SHLD-8; RFC 3168 s6.1.1): with ECE and CWR it
+    /// offers ECN, a SYN-ACK with ECE alone agrees. In simultaneous open nobody agrees.
+    pub(super) fn agrees_on_ecn(&self, segment: &Segment, config: &Config) -> bool {
         let (echo, reduced) = (segment.flags.has(Flags::ECE), segment.flags.has(Flags::CWR));
-        let agreed = match (self.state(), segment.flags.has(Flags::ACK)) {
+        match (self.state(), segment.flags.has(Flags::ACK)) {
             // "If a host has sent at least one non-ECN-setup SYN", it does not.
             (State::SynSent, true) => {
                 config.ecn == Ecn::Request && !self.has(flag::SYN_RESENT) && echo && !reduced
             }
             (State::SynSent, false) => false,
             _ => config.ecn != Ecn::Off && echo && reduced,
-        };
-        if agreed {
-            self.flags |= flag::ECN;
         }
     }
 

@@ -256,32 +256,33 @@ impl Tcb {
     /// them (MUST-14) or its default (MUST-15).
     #[inline(always)]
     pub(super) fn learn_syn(&mut self, segment: &Segment, config: &Config) {
-        let Options { mss, window_scale, sack_permitted, timestamps, sack: _, user_timeout: _ } =
-            segment.options;
+        let Options { mss, window_scale, sack_permitted, timestamps, .. } = segment.options;
         self.rcv_nxt = Seq(segment.seq).plus(1);
         self.rcv_adv = self.rcv_nxt.plus(config.window.min(SYN_WINDOW_MAX));
         // RFC 7323 s2.2: "The window field in a segment where the SYN bit is set MUST NOT be
         // scaled."
         self.snd_wnd = u32::from(segment.window);
-        self.wl1 = Seq(segment.seq);
-        self.wl2 = Seq(segment.ack);
+        (self.wl1, self.wl2) = (Seq(segment.seq), Seq(segment.ack));
         let family = self.key.family();
         let theirs = mss.unwrap_or(DEFAULT_MSS.of(family)).max(SMALLEST_MSS);
         self.snd_mss = theirs.min(config.mss.of(family));
+        let mut flags = self.flags;
         if let (true, Some(shift)) = (config.window_scaling, window_scale) {
             // RFC 7323 s2.3: a shift above 14 is used as 14.
-            self.flags |= flag::SCALING;
-            self.snd_shift = shift.min(14);
+            (flags, self.snd_shift) = (flags | flag::SCALING, shift.min(14));
         }
         self.window_max = segment.window >> self.snd_shift;
         if let (true, Some((value, _))) = (config.timestamps, timestamps) {
-            self.flags |= flag::TIMESTAMPS;
-            self.ts_recent = value;
+            (flags, self.ts_recent) = (flags | flag::TIMESTAMPS, value);
         }
         if config.sack && sack_permitted {
-            self.flags |= flag::SACK;
+            flags |= flag::SACK;
         }
-        self.learn_ecn(segment, config);
+        if self.agrees_on_ecn(segment, config) {
+            flags |= flag::ECN;
+        }
+        // At once: who reads flags that were written one by one waits for them.
+        self.flags = flags;
     }
 
     /// The application promised `bytes` more; ignored once it has closed.
