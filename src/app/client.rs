@@ -399,7 +399,7 @@ impl App for Client {
         State { held, stage: Stage::Running, ..State::default() }
     }
 
-    #[inline(always)]
+    #[inline(always)] // What is handed over in memory, field by field, is waited for.
     fn launch(&mut self, now: Instant) -> Option<Launch<State>> {
         if self.left() == 0 {
             return None;
