@@ -57,7 +57,7 @@ impl<A: App> Engine<A> {
         pool: &mut Pool,
         tx: &mut Burst,
     ) -> bool {
-        loop {
+        while self.tcb(slot).wants_output() {
             if tx.room() == 0 {
                 return false;
             }
@@ -89,10 +89,8 @@ impl<A: App> Engine<A> {
             }
             self.count_sent();
             self.hand_over(frame, tx);
-            if !self.tcb(slot).wants_output() {
-                return true;
-            }
         }
+        true
     }
 
     /// Writes the headers of what is outgoing in front of the payload that stands in `frame`.

@@ -238,12 +238,9 @@ impl Waits {
     /// Who stands [`SOON`] behind the head, in its chunk or the next.
     #[inline]
     fn soon(&self) -> Option<&TimeWait> {
-        let (first, later) = (self.head / CHUNK * CHUNK, self.head % CHUNK + SOON);
-        let place = match later < CHUNK {
-            true => first + later,
-            false => *self.queue.get(later / CHUNK)? as usize * CHUNK + later % CHUNK,
-        };
-        self.places.get(place)
+        let later = self.head % CHUNK + SOON;
+        let chunk = *self.queue.get(later / CHUNK)? as usize;
+        self.places.get(chunk * CHUNK + later % CHUNK)
     }
 }
 

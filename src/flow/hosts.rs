@@ -46,32 +46,22 @@ impl Hosts {
     #[inline(always)]
     pub fn key_of_received(&self, segment: &Segment) -> Option<FlowKey> {
         let (IpAddr::V4(local), IpAddr::V4(remote)) = (&segment.dst, &segment.src) else {
-            return self.numbered(&Endpoints::of_received(segment));
+            return self.key_of(&Endpoints::of_received(segment));
         };
+        // By reference: four bytes were just written, and more are not read.
         let (local, remote) = (Host::v4(*local)?, Host::v4(*remote)?);
         let (local_port, remote_port) = (segment.dst_port, segment.src_port);
         Some(FlowKey { local, remote, local_port, remote_port })
     }
 
     /// The key of a connection; `None` if there can't be one, for want of a number for an address.
-    #[inline]
     pub fn key_of(&self, endpoints: &Endpoints) -> Option<FlowKey> {
-        let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (endpoints.local, endpoints.remote)
-        else {
-            return self.numbered(endpoints);
-        };
-        let (local_port, remote_port) = (local.port(), remote.port());
-        let (local, remote) = (Host::v4(*local.ip())?, Host::v4(*remote.ip())?);
-        Some(FlowKey { local, remote, local_port, remote_port })
-    }
-
-    /// [`Hosts::key_of`] of IPv6 hosts.
-    #[inline(never)] // Out of the way of IPv4.
-    fn numbered(&self, endpoints: &Endpoints) -> Option<FlowKey> {
-        let Endpoints { local, remote } = endpoints;
-        let (local_port, remote_port) = (local.port(), remote.port());
-        let (local, remote) = (self.find(local.ip())?, self.find(remote.ip())?);
-        Some(FlowKey { local, remote, local_port, remote_port })
+        Some(FlowKey {
+            local: self.find(endpoints.local.ip())?,
+            remote: self.find(endpoints.remote.ip())?,
+            local_port: endpoints.local.port(),
+            remote_port: endpoints.remote.port(),
+        })
     }
 
     /// What a key stands for.
